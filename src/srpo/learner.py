@@ -1,0 +1,170 @@
+"""Turns episodes and advantages into a policy update: minibatches of decisions, clipped objective, Adam.
+
+Nothing here knows which policy it trains: a policy is anything with ``logits(inputs) -> (B, L, K)``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from srpo.algorithms import clipped_policy_loss
+from srpo.policies.base import token_log_probs
+from srpo.types import Episode, SrpoError
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The update.
+
+    Attributes:
+        learning_rate: of Adam.
+        epochs: passes over the decisions of a step.
+        minibatch: decisions per gradient step.
+        grad_clip: largest gradient norm.
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        kl_weight: beta, weight of the KL divergence to the policy before RL; at 0 it is not computed.
+        entropy_weight: weight of the entropy bonus.
+        weight_decay: of AdamW.
+    """
+
+    learning_rate: float = 3e-4
+    epochs: int = 2
+    minibatch: int = 256
+    grad_clip: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl_weight: float = 0.0
+    entropy_weight: float = 0.0
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Decisions:
+    """All decisions of a step, flat: B decisions of L tokens.
+
+    Attributes:
+        inputs: name -> (B, ...) what the policy reads.
+        tokens: (B, L) int16.
+        old_log_prob: (B, L) float32.
+        advantage: (B,) float32.
+        mask: (B, L) bool, True where the action was carried out.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    tokens: torch.Tensor
+    old_log_prob: torch.Tensor
+    advantage: torch.Tensor
+    mask: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, index: torch.Tensor) -> Decisions:
+        """The decisions at ``index``."""
+        return Decisions(
+            {k: v[index] for k, v in self.inputs.items()},
+            self.tokens[index],
+            self.old_log_prob[index],
+            self.advantage[index],
+            self.mask[index],
+        )
+
+
+def flatten(episodes: Sequence[Episode], advantages: np.ndarray, action_dim: int) -> Decisions:
+    """Decisions of the episodes whose advantage is not zero; a token counts if its action was carried out.
+
+    Args:
+        episodes: N episodes.
+        advantages: (N,), one value for every token of an episode.
+        action_dim: tokens per action.
+    """
+    used = [(e, a) for e, a in zip(episodes, advantages, strict=True) if a != 0.0]
+    if not used:
+        raise SrpoError("No episode of this step carries information; nothing to learn from.")
+    tokens = np.concatenate([e.tokens for e, _ in used])
+    executed = np.concatenate([e.executed for e, _ in used])
+    position = np.arange(tokens.shape[1]) // action_dim
+    return Decisions(
+        inputs={k: torch.from_numpy(np.concatenate([e.inputs[k] for e, _ in used])) for k in used[0][0].inputs},
+        tokens=torch.from_numpy(tokens),
+        old_log_prob=torch.from_numpy(np.concatenate([e.log_probs for e, _ in used])),
+        advantage=torch.from_numpy(np.concatenate([np.full(len(e.tokens), a, np.float32) for e, a in used])),
+        mask=torch.from_numpy(position[None, :] < executed[:, None]),
+    )
+
+
+class Learner:
+    """Owns the optimiser.
+
+    Args:
+        policy: a torch module with ``logits``.
+        config: see `LearnerConfig`.
+        temperature: at which the rollouts were sampled; log-probabilities are read at the same one.
+        seed: of the order of minibatches (together with the step number).
+    """
+
+    def __init__(self, policy: torch.nn.Module, config: LearnerConfig, temperature: float, seed: int) -> None:
+        self.policy, self.config = policy, config
+        self.temperature, self.seed = temperature, seed
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.kl_weight else None
+
+    def update(self, decisions: Decisions, step: int) -> dict[str, float]:
+        """One RL step's update; returns the means of the diagnostics over its minibatches.
+
+        Raises:
+            SrpoError: the loss or a gradient is not finite; the weights are then those before the minibatch.
+        """
+        generator = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, 4, step]).integers(2**62)))
+        rows: list[dict[str, float]] = []
+        self.policy.train()
+        for _ in range(self.config.epochs):
+            order = torch.randperm(len(decisions), generator=generator)
+            for index in order.split(self.config.minibatch):
+                rows.append(self._minibatch(decisions.take(index), len(index) / self.config.minibatch, step))
+        self.policy.eval()
+        stats = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        stats["ratio_max"] = max(r["ratio_max"] for r in rows)
+        stats["ratio_min"] = min(r["ratio_min"] for r in rows)
+        return {**stats, "decisions": float(len(decisions)), "gradient_steps": float(len(rows))}
+
+    def _minibatch(self, batch: Decisions, share: float, step: int) -> dict[str, float]:
+        logits = self.policy.logits(batch.inputs)  # type: ignore[operator]
+        log_prob, entropy = token_log_probs(
+            logits, batch.tokens, self.temperature, self.config.entropy_weight != 0
+        )
+        reference_log_prob = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference_logits = self.reference.logits(batch.inputs)  # type: ignore[operator]
+                reference_log_prob, _ = token_log_probs(reference_logits, batch.tokens, self.temperature)
+        result = clipped_policy_loss(
+            log_prob,
+            batch.old_log_prob,
+            batch.advantage,
+            batch.mask,
+            clip_low=self.config.clip_low,
+            clip_high=self.config.clip_high,
+            reference_log_prob=reference_log_prob,
+            kl_weight=self.config.kl_weight,
+            entropy=entropy,
+            entropy_weight=self.config.entropy_weight,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        (result.loss * min(1.0, share)).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        if not (torch.isfinite(norm) and torch.isfinite(result.loss)):
+            raise SrpoError(
+                f"The update of step {step} is not finite (loss {float(result.loss):.3g}, gradient {float(norm):.3g}); "
+                "resume from the last checkpoint with a smaller learning rate."
+            )
+        self.optimizer.step()
+        return {"grad_norm": float(norm), **result.diagnostics()}

@@ -1,0 +1,73 @@
+"""What the rollout workers and the learner need of a policy. Nothing here knows which network it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from srpo.types import Observation
+
+Inputs = dict[str, np.ndarray]
+"""What a policy keeps of an observation: name -> array, without a batch axis. Frozen features rather than pixels
+where the backbone is frozen, so that the learner never runs it again."""
+
+
+class Policy(Protocol):
+    """A policy with discrete action tokens, decoded in parallel: L = chunk * action_dim tokens of K bins a decision."""
+
+    chunk: int
+    action_dim: int
+
+    def prepare(self, observation: Observation) -> Inputs:
+        """The frozen part of the network, run once per decision."""
+        ...
+
+    def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, L, K) action-token logits at temperature 1, differentiable; ``inputs`` have a leading batch axis."""
+        ...
+
+    def actions(self, tokens: np.ndarray) -> np.ndarray:
+        """(..., L) tokens to (..., chunk, action_dim) environment actions."""
+        ...
+
+
+def token_log_probs(
+    logits: torch.Tensor, tokens: torch.Tensor, temperature: float, entropy_gradient: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability and entropy of each token under softmax(logits / temperature).
+
+    Args:
+        logits: (B, L, K).
+        tokens: (B, L) integers.
+        temperature: sampling temperature; the old and the new policy must be read at the same one.
+        entropy_gradient: whether the entropy is differentiable (an entropy bonus needs it).
+
+    Returns:
+        log_prob (B, L) and entropy (B, L, in nats).
+    """
+    log_p = torch.log_softmax(logits / temperature, dim=-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = -(log_p.exp() * log_p).sum(-1)
+    return log_p.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1), entropy
+
+
+def sample_tokens(
+    logits: np.ndarray, temperature: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one token a row from (L, K) logits; temperature 0 takes the most likely one.
+
+    Returns:
+        tokens (L,) int16 and their log-probability (L,) float32 under the sampling distribution (0 when greedy).
+    """
+    if temperature == 0.0:
+        tokens = logits.argmax(-1)
+        return tokens.astype(np.int16), np.zeros(len(tokens), np.float32)
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(-1, keepdims=True)
+    cumulative = np.exp(scaled).cumsum(-1)
+    draw = rng.random((len(logits), 1)) * cumulative[:, -1:]
+    tokens = np.minimum((cumulative < draw).sum(-1), logits.shape[-1] - 1)
+    log_z = np.log(cumulative[:, -1])
+    return tokens.astype(np.int16), (scaled[np.arange(len(tokens)), tokens] - log_z).astype(np.float32)

@@ -1,0 +1,76 @@
+"""Collects the episodes of an RL step from a pool of worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+
+from srpo.rollout.pool import WorkerPool
+from srpo.rollout.runner import RolloutConfig
+from srpo.types import Episode, EpisodeRequest
+
+
+def default_workers() -> int:
+    """One worker a core this process may use."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+class Collector:
+    """Rolls out a policy on all cores. An episode that ends frees its worker for the next at once.
+
+    Args:
+        policy: the policy; its class and ``config`` are rebuilt in every worker, its weights follow with every call.
+        config: how episodes are run.
+        workers: number of processes.
+    """
+
+    def __init__(self, policy: torch.nn.Module, config: RolloutConfig, workers: int | None = None) -> None:
+        cls = type(policy)
+        self.workers = workers or default_workers()
+        self.pool = WorkerPool(
+            "srpo.rollout.runner:PolicyRunner",
+            (config, f"{cls.__module__}:{cls.__qualname__}", policy.config),
+            self.workers,
+        )
+
+    def collect(
+        self,
+        policy: torch.nn.Module,
+        requests: Sequence[EpisodeRequest],
+        on_episode: Callable[[Episode], None] = lambda episode: None,
+    ) -> list[Episode]:
+        """The episodes of ``requests``, in their order; ``on_episode`` hears of each as it ends."""
+        self.pool.update({k: v.detach().cpu().numpy() for k, v in policy.state_dict().items()})
+        episodes: list[Episode | None] = [None] * len(requests)
+        for i, episode in self.pool.run(requests, affinity=lambda request: request.task.id):
+            episodes[i] = episode
+            on_episode(episode)
+        return [e for e in episodes if e is not None]
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self.pool.close()
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def summary(episode: Episode) -> dict:
+    """An episode as a line of a result file: task, initial state, outcome; no arrays."""
+    request = episode.request
+    return {
+        "task": request.task.id,
+        "instruction": request.task.instruction,
+        "initial_state": asdict(request.initial_state),
+        "seed": request.seed,
+        "temperature": request.temperature,
+        "success": bool(episode.success),
+        "n_steps": int(episode.n_steps),
+        "seconds": round(episode.seconds, 3),
+    }

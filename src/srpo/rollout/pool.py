@@ -1,0 +1,236 @@
+"""Worker processes with a watchdog: a worker that dies or hangs is replaced and its job is run again, and counted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from srpo import plugins
+from srpo.types import SrpoError
+
+_SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    job: int | None = None
+    deadline: float = float("inf")
+    affinity: Any = None
+
+
+@dataclass
+class PoolStats:
+    """What went wrong and was mended."""
+
+    restarts: int = 0
+    reruns: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+
+class WorkerPool:
+    """N processes, each with one runner (an object with ``update(payload)``, ``run(job)`` and ``close()``).
+
+    Args:
+        runner: import string of the runner class.
+        arguments: its constructor's arguments (picklable).
+        workers: number of processes.
+        timeout: seconds a job may take before its worker is replaced (start-up included in a worker's first job).
+        retries: times a job is run again before the run stops with an error.
+    """
+
+    def __init__(
+        self, runner: str, arguments: Sequence[Any], workers: int, timeout: float = 300.0, retries: int = 2
+    ) -> None:
+        if workers < 1:
+            raise SrpoError(f"{workers} workers cannot run anything: give at least 1.")
+        self._runner, self._arguments = runner, tuple(arguments)
+        self._timeout, self._retries = timeout, retries
+        self._context = multiprocessing.get_context("spawn")
+        self._payload: Any = None
+        self.stats = PoolStats()
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(self._start())
+        except BaseException:
+            self.close()
+            raise
+
+    def update(self, payload: Any) -> None:
+        """Hand every worker (and every replacement later) a new state, such as policy weights."""
+        self._payload = payload
+        for i, worker in enumerate(self._workers):
+            try:
+                worker.pipe.send(("update", payload))
+            except (BrokenPipeError, OSError):
+                self._replace(i, "died while idle")
+
+    def run(self, jobs: Sequence[Any], affinity: Callable[[Any], Any] = lambda job: None) -> Iterator[tuple[int, Any]]:
+        """Run jobs on whichever worker is free, and yield (index, result) as they finish.
+
+        Args:
+            jobs: what to run, each picklable.
+            affinity: jobs of equal value prefer a worker that last ran one of them (it has the environment).
+
+        Raises:
+            SrpoError: a job failed more often than ``retries`` allows, or a runner raised one itself.
+        """
+        try:
+            yield from self._run(jobs, affinity)
+        finally:
+            for i, worker in enumerate(self._workers):
+                if worker.job is not None:  # the caller gave up half-way: its jobs must not answer the next call
+                    self._replace(i, "abandoned", count=False)
+
+    def _run(self, jobs: Sequence[Any], affinity: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
+        waiting = list(range(len(jobs)))
+        failures: Counter[int] = Counter()
+        remaining = len(jobs)
+        while remaining:
+            for i in range(len(self._workers)):
+                self._assign(i, jobs, waiting, affinity)
+            busy = [w for w in self._workers if w.job is not None]
+            pause = max(0.0, min(w.deadline for w in busy) - time.monotonic())
+            ready = set(wait([w.pipe for w in busy], timeout=min(pause, 5.0)))
+            for i, worker in enumerate(self._workers):
+                if worker.job is None:
+                    continue
+                failure = None
+                if worker.pipe in ready:
+                    job = worker.job
+                    kind, value = self._receive(worker)
+                    if kind == "done":
+                        worker.job, worker.deadline = None, float("inf")
+                        remaining -= 1
+                        yield job, value
+                        continue
+                    if kind == "mistake":
+                        raise SrpoError(value)
+                    failure = value
+                elif time.monotonic() > worker.deadline:
+                    failure = f"no answer for {self._timeout:.0f} s"
+                if failure is not None:
+                    failures[worker.job] += 1
+                    self.stats.reruns += 1
+                    waiting.insert(0, worker.job)
+                    if failures[worker.job] > self._retries:
+                        raise SrpoError(f"An episode failed {self._retries + 1} times; the last time: {failure}")
+                    self._replace(i, failure)
+
+    def close(self) -> None:
+        """Stop all workers."""
+        for worker in self._workers:
+            try:
+                worker.pipe.send(("stop", None))
+            except (BrokenPipeError, OSError):
+                continue
+        for worker in self._workers:
+            worker.process.join(timeout=5)
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.pipe.close()
+        self._workers.clear()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _assign(self, i: int, jobs: Sequence[Any], waiting: list[int], affinity: Callable[[Any], Any]) -> None:
+        worker = self._workers[i]
+        if worker.job is not None or not waiting:
+            return
+        others = {w.affinity for w in self._workers if w is not worker and w.affinity is not None}
+        keys = [affinity(jobs[j]) for j in waiting]
+        mine = next((k for k, key in enumerate(keys) if key == worker.affinity), None)
+        free = next((k for k, key in enumerate(keys) if key not in others), None)
+        pick = mine if mine is not None else free if free is not None else 0
+        job = waiting.pop(pick)
+        worker.affinity = keys[pick]
+        worker.job, worker.deadline = job, time.monotonic() + self._timeout
+        try:
+            worker.pipe.send(("run", jobs[job]))
+        except (BrokenPipeError, OSError):
+            worker.job = None
+            waiting.insert(0, job)
+            self._replace(i, "died while idle")
+
+    @staticmethod
+    def _receive(worker: _Worker) -> tuple[str, Any]:
+        try:
+            return worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join(timeout=5)
+            return "failed", f"the worker died (exit code {worker.process.exitcode})"
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._runner, self._arguments), daemon=True, name="srpo-worker"
+        )
+        before = {k: os.environ.get(k) for k in _SINGLE_THREADED}
+        os.environ.update(_SINGLE_THREADED)  # read by the child's libraries as they load
+        try:
+            process.start()
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    del os.environ[key]
+                else:
+                    os.environ[key] = value
+        theirs.close()
+        if self._payload is not None:
+            ours.send(("update", self._payload))
+        return _Worker(process, ours)
+
+    def _replace(self, i: int, reason: str, count: bool = True) -> None:
+        if count:
+            self.stats.restarts += 1
+            self.stats.reasons.append(reason)
+        old = self._workers[i]
+        old.process.kill()
+        old.process.join(timeout=5)
+        old.pipe.close()
+        self._workers[i] = self._start()
+
+
+def _serve(pipe: Connection, runner_path: str, arguments: tuple[Any, ...]) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    runner = None
+    try:
+        while True:
+            kind, value = pipe.recv()
+            if kind == "stop":
+                break
+            try:
+                if runner is None:
+                    import torch
+
+                    torch.set_num_threads(1)
+                    runner = plugins.load(runner_path)(*arguments)
+                if kind == "update":
+                    runner.update(value)
+                else:
+                    pipe.send(("done", runner.run(value)))
+            except SrpoError as error:
+                pipe.send(("mistake", str(error)))
+            except Exception:
+                pipe.send(("failed", traceback.format_exc()))
+    except (EOFError, BrokenPipeError):
+        pass  # the parent is gone
+    finally:
+        if runner is not None:
+            runner.close()
+        pipe.close()

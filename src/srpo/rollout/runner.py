@@ -1,0 +1,164 @@
+"""Runs one episode after the other, in a worker process: environment, policy and frame encoder side by side.
+
+Everything random in an episode comes from its request, and decisions are computed one at a time, so an episode is the
+same to the bit whichever worker runs it and whatever else is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from srpo import plugins
+from srpo.envs.base import Env
+from srpo.policies.base import Inputs, sample_tokens
+from srpo.types import Episode, EpisodeRequest, Observation, Task
+from srpo.world_models import create
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How episodes are run.
+
+    Attributes:
+        env: import string of the environment class, called as ``Env(task, cameras=, image_size=, quality=)``.
+        quality: rendering quality, ``"fast"`` or ``"full"``.
+        world_model: name of the frame encoder, or None to keep no features.
+        max_steps: step limit; None: the task's own.
+        max_environments: environments kept alive per worker (one a task).
+    """
+
+    env: str = "srpo.envs.libero:LiberoEnv"
+    quality: str = "fast"
+    world_model: str | None = "image"
+    max_steps: int | None = None
+    max_environments: int = 4
+
+
+class EnvironmentCache:
+    """The environments of a worker, one a task, the least recently used closed first."""
+
+    def __init__(self, make: Callable[[Task], Env], capacity: int) -> None:
+        self._make, self._capacity = make, capacity
+        self._envs: OrderedDict[str, Env] = OrderedDict()
+
+    def get(self, task: Task) -> Env:
+        """The environment of ``task``, built if need be."""
+        if task.id not in self._envs:
+            while len(self._envs) >= self._capacity:
+                self._envs.popitem(last=False)[1].close()
+            self._envs[task.id] = self._make(task)
+        self._envs.move_to_end(task.id)
+        return self._envs[task.id]
+
+    def close(self) -> None:
+        """Close them all."""
+        while self._envs:
+            self._envs.popitem()[1].close()
+
+
+class PolicyRunner:
+    """Rolls out a policy.
+
+    Args:
+        config: how episodes are run.
+        policy_class: import string of the policy class.
+        policy_config: its constructor's argument.
+    """
+
+    def __init__(self, config: RolloutConfig, policy_class: str, policy_config: Any) -> None:
+        self.config = config
+        self.policy = plugins.load(policy_class)(policy_config).eval()
+        self.world_model = create(config.world_model) if config.world_model else None
+        env_class = plugins.load(config.env)
+        self.envs = EnvironmentCache(
+            lambda task: env_class(
+                task, cameras=policy_config.cameras, image_size=policy_config.image_size, quality=config.quality
+            ),
+            config.max_environments,
+        )
+
+    def update(self, weights: dict[str, np.ndarray]) -> None:
+        """New policy weights."""
+        self.policy.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+
+    @torch.inference_mode()
+    def run(self, request: EpisodeRequest) -> Episode:
+        """One episode; the same request and weights give the same episode to the bit."""
+        start = time.perf_counter()
+        rng = np.random.default_rng(request.seed)
+        env = self.envs.get(request.task)
+        limit = self.config.max_steps or request.task.max_steps
+        record = _Record(request.keep_frames)
+        observation = env.reset(request.initial_state)
+        steps, success = 0, False
+        while True:
+            inputs = self.policy.prepare(observation)
+            record.look(observation, self._frame_features(observation, inputs))
+            if success or steps >= limit:
+                break
+            batch = {k: torch.from_numpy(v[None]) for k, v in inputs.items()}
+            logits = self.policy.logits(batch)[0].numpy()
+            tokens, log_probs = sample_tokens(logits, request.temperature, rng)
+            executed = 0
+            for action in self.policy.actions(tokens)[: limit - steps]:
+                success = env.step(action)
+                executed += 1
+                if success:
+                    break
+            steps += executed
+            record.decide(inputs, tokens, log_probs, executed)
+            observation = env.observe()
+        return record.episode(request, success, steps, time.perf_counter() - start)
+
+    def _frame_features(self, observation: Observation, inputs: Inputs) -> np.ndarray | None:
+        if self.world_model is None:
+            return None
+        return self.world_model.frame_features(observation.images["agentview"], inputs)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+class _Record:
+    """An episode while it grows."""
+
+    def __init__(self, keep_frames: bool) -> None:
+        self.keep_frames = keep_frames
+        self.frames: dict[str, list[np.ndarray]] = {}
+        self.features: list[np.ndarray] = []
+        self.inputs: list[Inputs] = []
+        self.decisions: list[tuple[np.ndarray, np.ndarray, int]] = []
+
+    def look(self, observation: Observation, features: np.ndarray | None) -> None:
+        if self.keep_frames:
+            for camera, image in observation.images.items():
+                self.frames.setdefault(camera, []).append(image)
+        if features is not None:
+            self.features.append(features)
+
+    def decide(self, inputs: Inputs, tokens: np.ndarray, log_probs: np.ndarray, executed: int) -> None:
+        self.inputs.append(inputs)
+        self.decisions.append((tokens, log_probs, executed))
+
+    def episode(self, request: EpisodeRequest, success: bool, steps: int, seconds: float) -> Episode:
+        tokens, log_probs, executed = zip(*self.decisions, strict=True)
+        return Episode(
+            request=request,
+            success=success,
+            n_steps=steps,
+            inputs={k: np.stack([i[k] for i in self.inputs]) for k in self.inputs[0]},
+            tokens=np.stack(tokens),
+            log_probs=np.stack(log_probs),
+            executed=np.array(executed, np.int16),
+            frames={k: np.stack(v) for k, v in self.frames.items()},
+            frame_features=np.stack(self.features) if self.features else None,
+            seconds=seconds,
+        )

@@ -1,0 +1,78 @@
+"""The latent space in which episodes are compared.
+
+A world model works in two places: `frame_features` runs in the rollout worker, once per decision point, on a CPU core
+that has just rendered the frame; `embed` runs in the trainer and makes one vector of an episode. A video model such as
+V-JEPA 2 returns the (resized) frame from the first and does its work, batched, in the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from srpo.types import SrpoError
+
+
+class WorldModel(Protocol):
+    """One frozen encoder."""
+
+    def frame_features(self, image: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What is kept of one frame.
+
+        Args:
+            image: (H, W, 3) uint8, the third-person camera.
+            inputs: what the policy computed from the same moment; an encoder that shares the policy's frozen
+                backbone reads its feature maps here instead of running it again.
+
+        Returns:
+            An array of one shape for all frames.
+        """
+        ...
+
+    def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        """One vector an episode.
+
+        Args:
+            features: N arrays (T_i, ...): the features of an episode's frames in time order.
+
+        Returns:
+            (N, E) float32.
+        """
+        ...
+
+
+def segment_means(features: np.ndarray, segments: int) -> np.ndarray:
+    """Mean features of equal time segments of an episode, so that its length drops out.
+
+    Args:
+        features: (T, D), T >= 1. Fewer frames than segments: neighbouring segments share a frame.
+        segments: number of segments S.
+
+    Returns:
+        (S, D) float32.
+    """
+    length = len(features)
+    edges = np.linspace(0, length, segments + 1)
+    starts = np.minimum(np.floor(edges[:-1]).astype(int), length - 1)
+    ends = np.maximum(np.ceil(edges[1:]).astype(int), starts + 1)
+    return np.stack([features[s:e].mean(0) for s, e in zip(starts, ends, strict=True)]).astype(np.float32)
+
+
+def create(name: str) -> WorldModel:
+    """A world model by name: ``"image"``, ``"image-random"``, ``"pixels"``, or an import string ``module:Class``."""
+    from srpo.world_models.image import ImageWorldModel
+    from srpo.world_models.pixels import PixelWorldModel
+
+    if name == "image":
+        return ImageWorldModel()
+    if name == "image-random":
+        return ImageWorldModel(pretrained=False)
+    if name == "pixels":
+        return PixelWorldModel()
+    if ":" in name:
+        from srpo.plugins import load
+
+        return load(name)()
+    raise SrpoError(f"No world model named '{name}': choose image, image-random, pixels, or give module:Class.")
