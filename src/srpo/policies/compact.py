@@ -22,7 +22,7 @@ from torch import nn
 
 from srpo.policies import action_tokens, text
 from srpo.policies.action_tokens import N_BINS, ActionScale
-from srpo.policies.backbone import STRIDE8_CHANNELS, STRIDE16_CHANNELS, shared_backbone
+from srpo.policies.backbone import STRIDE8_CHANNELS, STRIDE16_CHANNELS, feature_batches, shared_backbone
 from srpo.policies.base import Inputs
 from srpo.types import Observation, SrpoError
 
@@ -195,6 +195,16 @@ class CompactPolicy(nn.Module):
             inputs[f"{camera}_s8"] = stride8[i].half().numpy()
             inputs[f"{camera}_s16"] = stride16[i].half().numpy()
         inputs["state"] = np.asarray(observation.state, np.float32)
+        return inputs
+
+    def prepare_batch(self, images: dict[str, np.ndarray], states: np.ndarray, instruction: str) -> Inputs:
+        """`prepare` for N moments of one task: images camera -> (N, H, W, 3) uint8, states (N, 8); arrays of N rows."""
+        words = self.prepare_words(instruction)["words"]
+        inputs: Inputs = {"words": np.repeat(words[None], len(states), 0), "state": states.astype(np.float32)}
+        for camera in self.config.cameras:
+            maps = list(feature_batches(images[camera]))
+            inputs[f"{camera}_s8"] = np.concatenate([m[0] for m in maps])
+            inputs[f"{camera}_s16"] = np.concatenate([m[1] for m in maps])
         return inputs
 
     def prepare_words(self, instruction: str) -> Inputs:

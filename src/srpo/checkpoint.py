@@ -1,0 +1,98 @@
+"""Checkpoints that survive a kill: written under a temporary name, then renamed. Safetensors and JSON, never pickle."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from srpo.provenance import write_json
+from srpo.types import SrpoError
+
+_NAME = re.compile(r"step_(\d{6})")
+
+
+def save(
+    folder: Path,
+    step: int,
+    policy: Any,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    tensors: dict[str, torch.Tensor] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``folder/step_NNNNNN`` and drop all but the newest ``keep``.
+
+    Args:
+        folder: the run's checkpoint folder.
+        step: RL (or SFT) steps completed.
+        policy: has ``save_pretrained``.
+        optimizer: Adam-like; its per-parameter tensors are stored.
+        state: plain values (JSON).
+        tensors: further tensors, such as the reference replay.
+
+    Raises:
+        SrpoError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    target = folder / f"step_{step:06d}"
+    partial = folder / f".partial_{step:06d}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        policy.save_pretrained(partial)
+        save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
+        save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, partial / "state.safetensors")
+        write_json(partial / "state.json", {"step": step, **state})
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise SrpoError(
+            f"Cannot write the checkpoint {target} ({error.strerror or error}); free disk space and use --resume."
+        ) from error
+    for old in sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run, None if there is none."""
+    found = sorted(p for p in folder.glob("step_*") if _NAME.fullmatch(p.name))
+    return found[-1] if found else None
+
+
+def load(
+    folder: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Load weights and optimiser in place; returns the plain state and the further tensors.
+
+    Raises:
+        SrpoError: the checkpoint is damaged.
+    """
+    try:
+        policy.load_state_dict(load_file(folder / "model.safetensors"))
+        _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+        return json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors")
+    except (SafetensorError, OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+        raise SrpoError(
+            f"The checkpoint {folder} is damaged ({str(error)[:200]}); delete it and --resume from the one before."
+        ) from error
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v).contiguous() for i, s in state.items() for k, v in s.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

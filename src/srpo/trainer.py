@@ -1,0 +1,240 @@
+"""SRPO: roll out, embed, grade the failures by their distance to the successes, update. `Trainer.step` is the method."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from srpo import checkpoint
+from srpo.algorithms import group_advantages, informative_groups
+from srpo.learner import Learner, LearnerConfig, flatten
+from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
+from srpo.rollout.collector import Collector
+from srpo.rollout.runner import RolloutConfig
+from srpo.sampler import GroupSampler
+from srpo.types import Episode, SrpoError, Task
+from srpo.world_models import WorldModel
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """An RL run.
+
+    Attributes:
+        suite: benchmark suite.
+        tasks: task numbers in it; empty: all.
+        steps: RL steps.
+        groups: groups per step (same task and initial state).
+        group_size: episodes per group (M in the paper: 8).
+        temperature: sampling temperature of the rollouts.
+        reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; then it is GRPO).
+        formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
+        alpha: largest reward of a failure.
+        clustering: ``"dbscan"``, ``"nearest"`` or ``"mean"``.
+        normalise_std: divide a group's advantages by their standard deviation.
+        replay: recent successes kept per task as references (0: none).
+        protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
+        train_states: different training initial states a task; None: always new ones.
+        evaluation_states: initial states per task of the evaluations before and after.
+        evaluate_every: RL steps between evaluations on the way (0: none).
+        videos: filmed evaluation episodes per task.
+        average: decay per RL step of the running average of the weights that becomes the final policy (0: the last).
+        seed: of the whole run.
+        workers: rollout processes; None: one a core.
+        rollout: see `RolloutConfig`.
+        learner: see `LearnerConfig`.
+    """
+
+    suite: str = "libero_object"
+    tasks: tuple[int, ...] = ()
+    steps: int = 20
+    groups: int = 8
+    group_size: int = 8
+    temperature: float = 1.0
+    reward: str = "srpo"
+    formula: str = "paper"
+    alpha: float = 0.8
+    clustering: str = "dbscan"
+    normalise_std: bool = True
+    replay: int = 64
+    protocol: str = "held-out"
+    train_states: int | None = None
+    evaluation_states: int = 50
+    evaluate_every: int = 0
+    videos: int = 4
+    average: float = 0.0
+    seed: int = 0
+    workers: int | None = None
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+
+    def __post_init__(self) -> None:
+        if self.reward not in ("srpo", "sparse"):
+            raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
+        if self.group_size < 2:
+            raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
+
+
+class Trainer:
+    """The loop, with every part handed in.
+
+    Args:
+        config: see `TrainConfig`.
+        policy: a torch module with ``logits``, ``save_pretrained`` and ``config``.
+        tasks: what to practise.
+        collector: rolls out.
+        world_model: embeds episodes (not called when the reward is sparse).
+        run: run folder, for checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        policy: Any,
+        tasks: Sequence[Task],
+        collector: Collector,
+        world_model: WorldModel,
+        run: Path,
+    ) -> None:
+        self.config, self.policy = config, policy
+        self.collector, self.world_model = collector, world_model
+        self.run_folder = run
+        self.sampler = GroupSampler(
+            tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
+            config.train_states,
+        )  # fmt: skip
+        self.learner = Learner(policy, config.learner, config.temperature, config.seed)
+        self.replay = ReferenceReplay(config.replay) if config.replay else None
+        self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
+        self.done = 0
+
+    def step(self, on_episode: Callable[[Episode], None] = lambda e: None) -> tuple[dict[str, float], StepRecord]:
+        """One RL step (paper, section 3); returns its numbers, and what they were computed from."""
+        start = time.perf_counter()
+        requests = self.sampler.requests(self.done)
+        episodes = self.collector.collect(self.policy, requests, on_episode)
+        rolled_out = time.perf_counter()
+
+        success = np.array([e.success for e in episodes])
+        task = np.array([e.request.task.id for e in episodes])
+        group = np.array([e.request.group for e in episodes])
+        record = self._grade(episodes, success, task)
+        advantages = group_advantages(record.reward, group, normalise_std=self.config.normalise_std)
+        informative = informative_groups(record.reward, group)
+
+        stats: dict[str, float] = {}
+        if informative.any():
+            decisions = flatten(episodes, advantages, self.policy.action_dim)
+            stats = self.learner.update(decisions, self.done)
+        if self.replay is not None and record.embeddings is not None:
+            self.replay.add(record.embeddings, success, task)
+        self._update_average()
+        self.done += 1
+        end = time.perf_counter()
+        times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out, "seconds_total": end - start}
+        return self._row(episodes, record, group, informative) | stats | times, record
+
+    def _grade(self, episodes: Sequence[Episode], success: np.ndarray, task: np.ndarray) -> StepRecord:
+        if self.config.reward == "sparse":
+            return StepRecord(episodes, sparse_rewards(success), None, None)
+        features = [e.frame_features for e in episodes]
+        embeddings = self.world_model.embed([f for f in features if f is not None])
+        graded = progress_rewards(
+            embeddings,
+            success,
+            task,
+            formula=self.config.formula,
+            alpha=self.config.alpha,
+            clustering=self.config.clustering,
+            references=self.replay.references() if self.replay is not None else None,
+        )
+        return StepRecord(episodes, graded.reward, embeddings, graded)
+
+    def _row(
+        self, episodes: Sequence[Episode], record: StepRecord, group: np.ndarray, informative: np.ndarray
+    ) -> dict[str, float]:
+        success = np.array([e.success for e in episodes])
+        failed = record.reward[~success]
+        outcomes = Counter(group.tolist())
+        useful = len(set(group[informative].tolist()))
+        return {
+            "step": self.done,
+            "episodes": self.done * self.config.groups * self.config.group_size,
+            "env_steps": int(sum(e.n_steps for e in episodes)),
+            "n_success": int(success.sum()),
+            "n_episodes": len(episodes),
+            "success_rate": float(success.mean()),
+            "steps_to_success": float(np.mean([e.n_steps for e in episodes if e.success])) if success.any() else 0.0,
+            "reward_failure_mean": float(failed.mean()) if len(failed) else 0.0,
+            "reward_failure_std": float(failed.std()) if len(failed) else 0.0,
+            "n_clusters": sum(record.graded.n_clusters.values()) if record.graded else 0,
+            "groups_informative": useful,
+            "groups_skipped": len(outcomes) - useful,
+        }
+
+    def _update_average(self) -> None:
+        if self.average is not None:
+            # Early on the average follows quickly, so that the start does not linger in it.
+            decay = min(self.config.average, (1 + self.done) / (10 + self.done))
+            for name, value in self.policy.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+
+    def final_weights(self) -> dict[str, torch.Tensor]:
+        """The weights to keep: the running average if there is one, else the last."""
+        return self.average if self.average is not None else self.policy.state_dict()
+
+    def save(self) -> Path:
+        """Checkpoint: weights, optimiser, replay, average, step. (Sampler and minibatch order follow from the step.)"""
+        tensors: dict[str, torch.Tensor] = {}
+        state: dict[str, Any] = {}
+        if self.replay is not None:
+            state["replay"], arrays = _split(self.replay.state_dict())
+            tensors |= {f"replay.{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        if self.average is not None:
+            tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        return checkpoint.save(
+            self.run_folder / "checkpoints", self.done, self.policy, self.learner.optimizer, state, tensors
+        )
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint; False if there is none."""
+        folder = checkpoint.latest(self.run_folder / "checkpoints")
+        if folder is None:
+            return False
+        state, tensors = checkpoint.load(folder, self.policy, self.learner.optimizer)
+        self.done = int(state["step"])
+        if self.replay is not None:
+            arrays = {k[len("replay.") :]: v.numpy() for k, v in tensors.items() if k.startswith("replay.")}
+            self.replay.load_state_dict(state["replay"] | arrays)
+        if self.average is not None:
+            self.average = {k[len("average.") :]: v for k, v in tensors.items() if k.startswith("average.")}
+        return True
+
+
+@dataclass
+class StepRecord:
+    """What an RL step's update was computed from.
+
+    Attributes:
+        episodes: N episodes.
+        reward: (N,).
+        embeddings: (N, E), None when the reward is sparse.
+        graded: distances and cluster counts, None when the reward is sparse.
+    """
+
+    episodes: Sequence[Episode]
+    reward: np.ndarray
+    embeddings: np.ndarray | None
+    graded: ProgressRewards | None
+
+
+def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
+    return plain, {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
