@@ -1,8 +1,9 @@
 """robosuite's operational-space controller and gripper, compiled: the same robot without the interpreter.
 
-robosuite 1.4.0 evaluates the dynamics three times per 2 ms substep and computes the torques in Python. Here each substep
-is one pass, ``mj_step1``, control law, ``mj_step2``, and one call runs all substeps of a control step. States, goals and
-quirks are those of robosuite (see :class:`CompiledControl`); the arithmetic differs in rounding alone.
+robosuite 1.4.0 evaluates the dynamics three times per 2 ms substep and computes the torques in Python. Here
+each substep is one pass, ``mj_step1``, control law, ``mj_step2``, and one call runs all substeps of a control
+step. Goals and quirks are those of robosuite (see :class:`CompiledControl`); the arithmetic differs in
+rounding alone.
 """
 
 from __future__ import annotations
@@ -16,25 +17,35 @@ import numpy as np
 
 from srpo.types import SrpoError
 
+_RUNGE_KUTTA = 1  # mjtIntegrator.mjINT_RK4
+_SPARSE = 1  # mjtJacobian.mjJAC_SPARSE
+
 
 class CompiledControl:
-    """Steps a robosuite / LIBERO problem with one Panda arm under ``OSC_POSE``.
+    """Steps a robosuite / LIBERO problem that has one arm under ``OSC_POSE``.
 
-    What it keeps of ``env.step``: goals relative to the pose at the beginning of the control step (an action without
-    rotation keeps the last goal *orientation*), single-precision rotation deltas, gravity compensation, null-space
-    posture, torque limits, the gripper's command that moves by its speed every substep, and derived quantities
-    (``xpos``, contacts) that after a step belong to the beginning of its last substep. What it leaves out: robosuite's
-    observables and its buffers of recent values, ``timestep`` and the horizon.
+    What it keeps of ``env.step``: goals relative to the pose at the beginning of the control step (an action
+    without rotation keeps the last goal *orientation*), rotation deltas in single precision, gravity
+    compensation, the null-space posture, torque limits, the gripper's command that moves by its speed every
+    substep, and derived quantities (``xpos``, contacts, sensors) that after a step belong to the beginning of
+    its last substep. What it leaves out: robosuite's observables, its buffers of recent values, ``timestep``
+    and the horizon.
 
-    The functions are compiled once per machine (some ten seconds) and cached beside this file. Environments do not
-    share anything, and the interpreter's lock is released during a step.
+    What it saves besides the interpreter, with the same motion: marking the bounding volumes that a viewer
+    could show (``vis.global.bvactive``; a tenth to a fifth of LIBERO's physics, because the memory grows with
+    the visual meshes), sensors before the last substep, and dense constraint Jacobians before the last
+    substep (sparse ones give the same solution, summed in another order).
+
+    The functions are compiled once per machine (five to ten seconds) and cached beside this file.
+    Environments share nothing, and the interpreter's lock is released during a step. An error inside MuJoCo's
+    engine ends the process.
 
     Args:
-        problem: the robosuite environment (LIBERO's ``BDDLBaseDomain``), after its ``reset``. Indices, gains and limits
-            are read from its robot, controller and gripper.
+        problem: the robosuite environment (LIBERO's ``BDDLBaseDomain``). Indices, gains and limits are read
+            from its robot, controller and gripper.
 
     Raises:
-        SrpoError: numba is missing, or the robot is controlled in a way that is not implemented.
+        SrpoError: numba or MuJoCo is missing, or the robot is controlled in a way that is not implemented.
     """
 
     def __init__(self, problem: Any) -> None:
@@ -49,17 +60,18 @@ class CompiledControl:
         self.reset()
 
     def reset(self, as_stock: bool = False) -> None:
-        """Begin an episode from the simulator's present state (which must be consistent: ``sim.forward()``).
+        """Begin an episode from the simulator's present state, which must be consistent (``sim.forward()``).
+
+        The gripper's command begins at 0, the middle of its range.
 
         Args:
             as_stock: False: the goal is the present pose. True: begin as robosuite does after ``reset`` and
-                ``set_init_state``. Its controller then still holds what it measured when it was built, in the nominal
-                pose: the first action starts from there (up to 2 cm away in LIBERO's published initial states), and the
-                nominal orientation stays the goal until an action rotates.
+                ``set_init_state``. Its controller then still holds what it measured in the nominal pose when
+                it was built: the first action starts from there (up to 2 cm away in LIBERO's published
+                initial states), and the nominal orientation stays the goal until an action rotates.
         """
         self._bind()
         state, controller = self._state, self._controller
-        state.grip[:] = 0.0
         state.home[:] = controller.initial_joint
         self._measured = as_stock and not controller.new_update
         if self._measured:
@@ -73,14 +85,16 @@ class CompiledControl:
             state.goal_pos[:], state.goal_mat[:] = self._sim.site_pos, self._sim.site_mat.reshape(3, 3)
 
     def step(self, action: np.ndarray) -> None:
-        """Carry out one control step (50 ms, 25 substeps in LIBERO); the problem's ``sim.data`` is advanced in place.
+        """Carry out one control step (50 ms in LIBERO); the problem's ``sim.data`` is advanced in place.
 
         Args:
-            action: (7,) floats: translation and rotation (world axes) as fractions of the controller's range, clipped
-                to [-1, 1]; the sign of the last one closes (+) or opens (-) the gripper, 0 holds it.
+            action: (7,) floats: translation and rotation in world axes, as fractions of the controller's
+                range and clipped to it; the sign of the last one closes (+) or opens (-) the gripper, 0
+                holds it.
 
         Raises:
-            SrpoError: the action has another shape or is not finite.
+            SrpoError: the action has another shape or is not finite, or the simulator was rebuilt since the
+                last :meth:`reset`.
         """
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (self._action_dim,) or not np.isfinite(action).all():
@@ -88,25 +102,26 @@ class CompiledControl:
                 f"an action must be {self._action_dim} finite numbers, got shape {action.shape} with values"
                 f" {action.tolist()}: check the policy's output for NaN and the gripper's dimension."
             )
-        from robosuite.utils import transform_utils
+        if self._problem.sim.data._data is not self._data:
+            raise SrpoError(
+                "the problem has a new simulator since the last reset: call CompiledControl.reset()."
+            )
 
-        delta = self._controller.scale_action(action[:6])
-        rotates = bool(delta[3:].any())
-        # robosuite computes this matrix in single precision; its own function gives the same digits.
-        rotation = transform_utils.quat2mat(transform_utils.axisangle2quat(delta[3:])) if rotates else np.eye(3)
-        self._kernel.advance(
-            self._sim,
-            self._arm,
-            self._state,
-            delta[:3],
-            np.ascontiguousarray(rotation, dtype=np.float64),
-            rotates,
-            self._grip_increments[int(np.sign(action[6]))],
-            self._measured,
-            self._substeps,
-        )
+        self._advance(self._goal(action), self._grip_increments[int(np.sign(action[6]))])
         self._measured = False
-        self._problem._post_process()  # visible states of objects (a burner that lights up), as in LIBERO's step
+        self._problem._post_process()  # visible states of objects (a burner lights up), as in LIBERO's step
+
+    def _advance(self, goal: Any, grip_increment: np.ndarray) -> None:
+        """Run all substeps; the last one under the model's own options, to leave behind what stock leaves."""
+        options, last = self._model.opt, self._substeps - 1
+        fixed = (self._sim, self._arm, self._state, goal, self._measured, grip_increment)
+        jacobian, disabled = options.jacobian, options.disableflags
+        try:
+            options.jacobian, options.disableflags = _SPARSE, disabled | self._sensors_off
+            self._kernel.advance(*fixed, 0, last)
+        finally:
+            options.jacobian, options.disableflags = jacobian, disabled
+        self._kernel.advance(*fixed, last, last + 1)
 
     def run(self, actions: np.ndarray, after_step: Callable[[], bool]) -> int:
         """Carry out a chunk of actions until ``after_step`` says that the episode is over.
@@ -124,17 +139,34 @@ class CompiledControl:
                 return count
         return len(actions)
 
+    def _goal(self, action: np.ndarray) -> Any:
+        """Scale the arm's part of an action to metres and to a rotation matrix.
+
+        The matrix is robosuite's own, which computes it in single precision.
+        """
+        from robosuite.utils import transform_utils
+
+        delta = self._controller.scale_action(action[:6])
+        rotates = bool(delta[3:].any())
+        quaternion = transform_utils.axisangle2quat(delta[3:])
+        rotation = np.ascontiguousarray(transform_utils.quat2mat(quaternion), dtype=np.float64)
+        return self._kernel.Goal(translation=delta[:3], rotation=rotation, rotates=rotates)
+
     def _bind(self) -> None:
-        """Read everything anew from the problem, whose ``reset`` may have rebuilt simulator, controller and gripper."""
+        """Read everything anew from the problem, whose ``reset`` may have rebuilt simulator and robot."""
+        import mujoco
+
         problem, kernel = self._problem, self._kernel
+        _require_supported(problem)
         (robot,) = problem.robots
         controller = robot.controller
-        _require_supported(controller, problem)
         self._controller = controller
         self._action_dim = int(robot.action_dim)
         self._substeps = int(problem.control_timestep / problem.model_timestep)
 
-        model, data = problem.sim.model._model, problem.sim.data._data
+        self._sensors_off = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+        self._model, self._data = model, data = problem.sim.model._model, problem.sim.data._data
+        model.vis.global_.bvactive = 0
         site = int(problem.sim.model.site_name2id(controller.eef_name))
         dof = np.array(controller.qvel_index, dtype=np.int64)
         grip_ctrl = np.array(robot._ref_joint_gripper_actuator_indexes, dtype=np.int64)
@@ -186,18 +218,20 @@ class CompiledControl:
         )
 
 
-def _require_supported(controller: Any, problem: Any) -> None:
+def _require_supported(problem: Any) -> None:
     """Refuse what the compiled control law does not implement."""
-    model = problem.sim.model._model
+    controller = problem.robots[0].controller
+    if len(problem.robots) != 1 or controller.name != "OSC_POSE":
+        raise SrpoError(
+            'the compiled controller steps one arm under OSC_POSE: use control="stock" for others.'
+        )
     features = {
-        "a controller other than OSC_POSE": getattr(controller, "name", "") != "OSC_POSE",
-        "variable impedance": getattr(controller, "impedance_mode", "fixed") != "fixed",
-        "absolute goals": not getattr(controller, "use_delta", True),
-        "interpolated goals": getattr(controller, "interpolator_pos", None) is not None
-        or getattr(controller, "interpolator_ori", None) is not None,
-        "goal limits": getattr(controller, "position_limits", None) is not None
-        or getattr(controller, "orientation_limits", None) is not None,
-        "the Runge-Kutta integrator": model.opt.integrator == 1,
+        "variable impedance": controller.impedance_mode != "fixed",
+        "absolute goals": not controller.use_delta,
+        "interpolated goals": controller.interpolator_pos is not None
+        or controller.interpolator_ori is not None,
+        "goal limits": controller.position_limits is not None or controller.orientation_limits is not None,
+        "the Runge-Kutta integrator": problem.sim.model._model.opt.integrator == _RUNGE_KUTTA,
     }
     for feature, present in features.items():
         if present:
@@ -205,7 +239,7 @@ def _require_supported(controller: Any, problem: Any) -> None:
 
 
 def _mass_addresses(model: Any, dof: np.ndarray) -> np.ndarray:
-    """(n, n) int64: where MuJoCo's sparse ``qM`` keeps the inertia between each two of the degrees of freedom."""
+    """(n, n) int64: where MuJoCo's sparse ``qM`` keeps the inertia between each two degrees of freedom."""
     position = {int(d): i for i, d in enumerate(dof)}
     addresses = np.full((len(dof), len(dof)), -1, dtype=np.int64)
     for d, i in position.items():
@@ -233,7 +267,6 @@ def _gripper_increments(gripper: Any) -> dict[int, np.ndarray]:
         probe.current_action = np.zeros(fingers)
         increments[sign] = np.array(probe.format_action(np.array([float(sign)])), dtype=np.float64)
         if increments[sign].shape != (fingers,):
-            raise SrpoError(
-                f'the compiled controller does not know the gripper {type(gripper).__name__}: use control="stock".'
-            )
+            name = type(gripper).__name__
+            raise SrpoError(f'the compiled controller does not know the gripper {name}: use control="stock".')
     return increments

@@ -1,18 +1,19 @@
-"""The numerical part of the operational-space controller, compiled by numba (import it only where it is used).
+"""The numerical part of the operational-space controller, compiled by numba: import it only where it is used.
 
-One call of :func:`advance` runs all physics substeps of a control step: MuJoCo's ``mj_step1``, the control law,
-``mj_step2``, over and over, without entering the interpreter and without holding its lock.
+One call of :func:`advance` runs the physics substeps of a control step: MuJoCo's ``mj_step1``, the control
+law, ``mj_step2``, over and over, without entering the interpreter and without holding its lock.
 
-Control law: O. Khatib, "A unified approach for motion and force control of robot manipulators: the operational space
-formulation", IEEE J. Robotics and Automation 3(1), 1987, in the form of robosuite 1.4.0's ``OSC_POSE``. With M the
-joint-space inertia (n, n), J the Jacobian (6, n) of the grip site and Lambda = (J M^-1 J^T)^-1:
+Control law: O. Khatib, "A unified approach for motion and force control of robot manipulators: the
+operational space formulation", IEEE J. Robotics and Automation 3(1), 1987, in the form of robosuite 1.4.0's
+``OSC_POSE``. With M the joint-space inertia (n, n), J the Jacobian (6, n) of the grip site and
+Lambda = (J M^-1 J^T)^-1:
 
-    wrench = Lambda_block (kp * error - kd * twist)      Lambda taken for position and rotation apart ("uncoupled")
-    torque = J^T wrench + bias + N^T M (k (home - q) - 2 sqrt(k) qdot),   N^T = 1 - J^T Lambda J M^-1
+    wrench = Lambda (kp * error - kd * twist)            Lambda for position and rotation apart if "uncoupled"
+    torque = J^T wrench + bias + N^T M (k (home - q) - 2 sqrt(k) qdot)            N^T = 1 - J^T Lambda J M^-1
 
-robosuite forms M^-1, Lambda and N as matrices (with pseudo-inverses that cut singular values below 1e-15 of the largest);
-here the same torques come from two Cholesky factors: with M = L L^T and A = L^-1 J^T, Lambda^-1 = A^T A, and
-N^T M v = M v - J^T Lambda J v.
+robosuite forms M^-1, Lambda and N as matrices, with pseudo-inverses that cut singular values below 1e-15 of
+the largest. Here the same torques come from Cholesky factors: with M = L L^T and A = L^-1 J^T,
+Lambda^-1 = A^T A, and N^T M v = M v - J^T Lambda J v.
 """
 
 from __future__ import annotations
@@ -81,8 +82,16 @@ class State(NamedTuple):
     grip: np.ndarray  # (g,) accumulated gripper command in [-1, 1]
 
 
+class Goal(NamedTuple):
+    """What an action asks for, in world axes (float64)."""
+
+    translation: np.ndarray  # (3,) m
+    rotation: np.ndarray  # (3, 3); unused unless ``rotates``
+    rotates: bool
+
+
 def _bind_mujoco() -> None:
-    """Tell LLVM where this process has ``mj_step1`` and ``mj_step2``, so that compiled code can be cached by name."""
+    """Tell LLVM where ``mj_step1`` and ``mj_step2`` are: compiled code names them, and so can be cached."""
     (path,) = (
         p
         for p in Path(mujoco.__file__).parent.iterdir()
@@ -101,7 +110,7 @@ _mj_step2 = types.ExternalFunction("mj_step2", types.void(types.intp, types.intp
 
 @njit(cache=True)
 def factorize(a):
-    """Cholesky factor of a symmetric positive (semi-)definite matrix, in the lower triangle of ``a``, in place."""
+    """Cholesky factor of a symmetric positive (semi-)definite matrix, in place of its lower triangle."""
     n = a.shape[0]
     largest = 0.0
     for i in range(n):
@@ -173,22 +182,22 @@ def measure(sim, arm, state):
 
 
 @njit(cache=True)
-def set_goal(state, delta_pos, delta_mat, rotates):
-    """Goal pose = pose + delta; an action without rotation keeps the last goal orientation, as robosuite does."""
+def set_goal(state, goal):
+    """Goal pose = pose + delta; without rotation the last goal orientation stays, as in robosuite."""
     for i in range(3):
-        state.goal_pos[i] = state.ee_pos[i] + delta_pos[i]
-    if rotates:
+        state.goal_pos[i] = state.ee_pos[i] + goal.translation[i]
+    if goal.rotates:
         for i in range(3):
             for j in range(3):
                 total = 0.0
                 for k in range(3):
-                    total += delta_mat[i, k] * state.ee_mat[k, j]
+                    total += goal.rotation[i, k] * state.ee_mat[k, j]
                 state.goal_mat[i, j] = total
 
 
 @njit(cache=True)
 def desired_acceleration(arm, state, out):
-    """out := kp * error - kd * twist, (6,); rotation error = half the sum of c_k x d_k over the frames' columns."""
+    """out := kp * error - kd * twist, (6,); rotation error: half the sum of c_k x d_k over the columns."""
     c, d = state.ee_mat, state.goal_mat
     for i in range(3):
         out[i] = state.goal_pos[i] - state.ee_pos[i]
@@ -234,7 +243,7 @@ def control(sim, arm, state):
 
     null_kd = 2.0 * np.sqrt(arm.null_kp)
     posture = np.empty(n)
-    drift = np.zeros(6)  # acceleration of the site that the posture would cause, and then the wrench against it
+    drift = np.zeros(6)  # the site's acceleration that the posture would cause; then the wrench against it
     for j in range(n):
         posture[j] = arm.null_kp * (state.home[j] - state.q[j]) - null_kd * state.qd[j]
         for i in range(6):
@@ -250,24 +259,22 @@ def control(sim, arm, state):
 
 
 @njit(cache=True, nogil=True)
-def advance(sim, arm, state, delta_pos, delta_mat, rotates, grip_increment, measured, substeps):
-    """One control step of ``substeps`` physics steps.
+def advance(sim, arm, state, goal, measured, grip_increment, first, last):
+    """Physics substeps ``first`` to ``last - 1`` of a control step; the goal is set in substep 0.
 
     Args:
-        sim, arm, state: see the classes above.
-        delta_pos: (3,) float64, m.
-        delta_mat: (3, 3) float64 rotation in the world frame; unused unless ``rotates``.
-        rotates: whether the goal orientation changes.
-        grip_increment: (g,) float64, added to the gripper command every substep.
-        measured: ``state`` already holds the pose, twist, Jacobian and inertia of the first substep.
-        substeps: number of physics steps.
+        sim, arm, state, goal: see the classes above.
+        measured: ``state`` already holds the pose, twist, Jacobian and inertia of substep 0.
+        grip_increment: (g,) float64, added to the gripper's command every substep.
+        first: first substep.
+        last: the one after the last substep.
     """
-    for step in range(substeps):
+    for substep in range(first, last):
         _mj_step1(sim.model, sim.data)
-        if step > 0 or not measured:
+        if substep > 0 or not measured:
             measure(sim, arm, state)
-        if step == 0:
-            set_goal(state, delta_pos, delta_mat, rotates)
+        if substep == 0:
+            set_goal(state, goal)
         control(sim, arm, state)
         for j in range(arm.ctrl.shape[0]):
             sim.ctrl[arm.ctrl[j]] = state.torque[j]
