@@ -1,0 +1,182 @@
+"""Grasp planning from the collision shapes of a MuJoCo scene, for a parallel gripper that comes from above.
+
+Positions are metres in world axes, z up. The gripper's frame is robosuite's ``grip_site``: local x is the closing
+direction, local z points out of the fingers (down). At yaw 0 the fingers close along the world's y axis.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from srpo.types import SrpoError
+
+# The Panda gripper, measured from grip_site (m).
+FINGERTIP = 0.0092  # fingertips lie so far below it
+PALM = 0.031  # the palm lies so far above it
+FINGER_INNER, FINGER_OUTER = 0.039, 0.066  # open fingers, along the closing direction
+FINGER_HALF_WIDTH = 0.0105
+PALM_HALF_LENGTH, PALM_HALF_WIDTH = 0.104, 0.032
+
+MAX_WIDTH = 0.072  # widest object between the fingers
+GRASP_DEPTH = 0.024  # grip_site below an object's top
+RIM_DEPTH = 0.016  # grip_site below the rim that is pinched
+RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
+MARGIN = 0.004  # free space that a planned grasp leaves
+YAWS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90])
+SHIFTS = (0.0, 0.008, 0.016)  # how far the gripper may be moved inwards where there is no room outside a rim
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """Where to close the gripper.
+
+    Attributes:
+        position: (3,) float64, of grip_site (m).
+        yaw: rotation about the world's z axis (rad); at 0 the fingers close along y.
+        kind: ``"across"``: the object is between the fingers; ``"rim"``: its wall is.
+        top: height of the object's highest point (m).
+    """
+
+    position: np.ndarray
+    yaw: float
+    kind: str
+    top: float
+
+
+def closing_direction(yaw: float) -> np.ndarray:
+    """(3,) unit vector along which the fingers close: (-sin yaw, cos yaw, 0)."""
+    return np.array([-np.sin(yaw), np.cos(yaw), 0.0])
+
+
+def gripper_rotation(yaw: float) -> np.ndarray:
+    """(3, 3) rotation of grip_site, looking straight down, whose first column is the closing direction."""
+    x, z = closing_direction(yaw), np.array([0.0, 0.0, -1.0])
+    return np.stack([x, np.cross(z, x), z], axis=1)
+
+
+def collision_geoms(model: Any, body: int) -> np.ndarray:
+    """(G,) int: geoms that can touch something, of ``body`` and all bodies in the same kinematic tree."""
+    in_tree = model.body_rootid[model.geom_bodyid] == model.body_rootid[body]
+    return np.flatnonzero(in_tree & ((model.geom_contype != 0) | (model.geom_conaffinity != 0)))
+
+
+def shape_points(model: Any, data: Any, geoms: np.ndarray, spacing: float = 0.004) -> np.ndarray:
+    """(N, 3) float64: a grid of points in the boxes that bound the geoms, at most ``spacing`` apart (m)."""
+    points = []
+    for geom in geoms:
+        center, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
+        axes = [c + np.linspace(-h, h, max(2, int(np.ceil(2 * h / spacing)) + 1)) for c, h in zip(center, half, strict=True)]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        points.append(grid @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom])
+    return np.concatenate(points)
+
+
+def surface_heights(
+    model: Any, data: Any, points: np.ndarray, ignore: Collection[int], from_height: float
+) -> np.ndarray:
+    """Height of the highest collision shape under each point, found by rays downwards.
+
+    Args:
+        points: (N, 2) or (N, 3) float64; x and y are used.
+        ignore: ids of bodies to look through (the robot, the object in the hand).
+        from_height: where the rays begin (m).
+
+    Returns:
+        (N,) float64, metres; minus infinity where there is nothing.
+    """
+    import mujoco
+
+    heights = np.full(len(points), -np.inf)
+    groups = np.array([1, 0, 0, 0, 0, 0], dtype=np.uint8)  # collision shapes
+    down, geom = np.array([0.0, 0.0, -1.0]), np.zeros(1, dtype=np.int32)
+    for i, point in enumerate(points):
+        origin = np.array([point[0], point[1], from_height])
+        while (distance := mujoco.mj_ray(model, data, origin, down, groups, 1, -1, geom)) >= 0:
+            origin[2] -= distance
+            if model.geom_bodyid[geom[0]] not in ignore:
+                heights[i] = origin[2]
+                break
+            origin[2] -= 1e-4
+    return heights
+
+
+def plan_grasp(model: Any, data: Any, body: int, ignore: Collection[int]) -> Grasp:
+    """The first feasible grasp in a fixed order: smallest rotation, across before rim, least shifted.
+
+    Args:
+        model, data: MuJoCo's, with positions up to date.
+        body: the object.
+        ignore: ids of the robot's bodies.
+
+    Raises:
+        SrpoError: the object is too wide, or there is no room for the fingers.
+    """
+    points = shape_points(model, data, collision_geoms(model, body))
+    for yaw in YAWS:
+        for grasp in candidates(points, float(yaw)):
+            if is_free(model, data, grasp, ignore):
+                return grasp
+    name = model.body(body).name
+    raise SrpoError(f"no grasp from above fits {name}: choose a task whose object stands free and has a rim or < 7 cm.")
+
+
+def candidates(points: np.ndarray, yaw: float) -> list[Grasp]:
+    """Grasps of an object at one yaw, best first, whether or not there is room for them.
+
+    Args:
+        points: (N, 3) points that fill the object (m).
+        yaw: of the gripper (rad).
+    """
+    u = closing_direction(yaw)
+    v = np.array([-u[1], u[0], 0.0])
+    across, along, height = points @ u, points @ v, points[:, 2]
+    top, bottom = float(height.max()), float(height.min())
+    found = []
+    z = max(top - GRASP_DEPTH, bottom + FINGERTIP + MARGIN)
+    band = np.abs(height - z) < 0.012
+    low, high = across[band].min(), across[band].max()
+    if high - low < MAX_WIDTH:
+        middle = (along[band].min() + along[band].max()) / 2
+        found.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top))
+    middle = (along.min() + along.max()) / 2
+    line = np.abs(along - middle) < 0.006
+    center = (across.min() + across.max()) / 2
+    for shift, side in itertools.product(SHIFTS, (1, -1)):
+        half = line & (side * (across - center) > 0)
+        if not half.any():
+            continue
+        rim = float(height[half].max())
+        z = rim - RIM_DEPTH
+        wall = half & (np.abs(height - z - 0.0036) < 0.008)  # where the pads touch
+        if wall.any():
+            outer = (side * across[wall]).max() - RIM_INSET - shift
+            found.append(Grasp(_at(side * outer * u + middle * v, z), yaw, "rim", top))
+    return found
+
+
+def is_free(model: Any, data: Any, grasp: Grasp, ignore: Collection[int]) -> bool:
+    """Whether open fingers and palm can come down to ``grasp`` without touching anything."""
+    u = closing_direction(grasp.yaw)
+    v = np.array([-u[1], u[0], 0.0])
+    spread = np.linspace(FINGER_INNER + 0.001, FINGER_OUTER + MARGIN, 5)
+    wide = (FINGER_HALF_WIDTH + MARGIN) * np.linspace(-1, 1, 3)
+    fingers = [grasp.position + s * a * u + b * v for s in (1, -1) for a in spread for b in wide]
+    palm = [
+        grasp.position + PALM_HALF_LENGTH * a * u + PALM_HALF_WIDTH * b * v
+        for a in np.linspace(-1, 1, 7)
+        for b in (-1, 0, 1)
+    ]
+    above = max(grasp.top, grasp.position[2] + PALM) + 0.15
+    under_fingers = surface_heights(model, data, np.array(fingers), ignore, above).max()
+    under_palm = surface_heights(model, data, np.array(palm), ignore, above).max()
+    tip, hand = grasp.position[2] - FINGERTIP, grasp.position[2] + PALM
+    return bool(under_fingers < tip - MARGIN / 2 and under_palm < hand - MARGIN / 2)
+
+
+def _at(horizontal: np.ndarray, z: float) -> np.ndarray:
+    return np.array([horizontal[0], horizontal[1], z])
