@@ -1,0 +1,387 @@
+"""LIBERO (arXiv 2306.03310): manipulation tasks of a Panda arm in MuJoCo, with exact and cheap resets.
+
+The physics, the controller's gains, the scenes and the success predicates are LIBERO's. What differs is the
+bookkeeping around them: no observables, no rendering unless asked, and no rebuilding of the model at a reset.
+
+Images are returned upright and unmirrored. OpenVLA-style preprocessing rotates robosuite's upside-down image
+by 180 degrees, that is, it mirrors what is returned here from left to right; that belongs to such a policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from srpo.envs.libero_suites import (
+    GL_REMEDY,
+    STEP_LIMITS,
+    SUITES,
+    bddl_file,
+    import_libero,
+    published_initial_states,
+    tasks,
+)
+from srpo.types import InitialState, Observation, SrpoError, Task
+
+__all__ = ["CAMERAS", "STEP_LIMITS", "SUITES", "LiberoEnv", "published_initial_states", "tasks"]
+
+#: Our names of the cameras -> robosuite's.
+CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}
+
+_REST = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])  # no motion, gripper opens
+_FIXTURE_SEED = 0  # published evaluations call env.seed(0)
+_PLACEMENT_ATTEMPTS = 100
+
+
+class LiberoEnv:
+    """One LIBERO task.
+
+    Args:
+        task: from :func:`tasks`.
+        cameras: among ``"agentview"`` (third person) and ``"wrist"``; may be empty.
+        image_size: height and width of the images in pixels.
+        quality: ``"full"`` (LIBERO's meshes and textures) or ``"fast"`` (decimated, a tenth of the time).
+        control: ``"compiled"`` (:mod:`srpo.envs.osc`) or ``"stock"`` (robosuite's Python controller).
+        settle_steps: control steps at rest, gripper opening, after each reset; published evaluations use 10.
+
+    Attributes:
+        task: the task.
+        problem: robosuite's environment (LIBERO's ``BDDLBaseDomain``).
+        success: whether the goal was reached since the last reset.
+
+    Raises:
+        SrpoError: LIBERO or OpenGL is missing, or an argument is not one of those above.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        cameras: Sequence[str] = ("agentview",),
+        image_size: int = 128,
+        quality: str = "full",
+        control: str = "compiled",
+        settle_steps: int = 10,
+    ) -> None:
+        _check_choice("camera", cameras, CAMERAS)
+        _check_choice("quality", [quality], ("full", "fast"))
+        _check_choice("control", [control], ("compiled", "stock"))
+        if image_size < 1 or settle_steps < 0:
+            raise SrpoError("image_size must be at least 1 and settle_steps at least 0.")
+        self.task = task
+        self.success = False
+        self._cameras = tuple(cameras)
+        self._image_size = image_size
+        self._quality = quality
+        self._settle_steps = settle_steps
+        self._published = published_initial_states(task)
+        self.problem = _build_problem(task)
+        self._freeze_fixtures()
+        self._control = _control(control, self.problem)
+        self._renderer: Any = None
+        self._ready = False
+
+    @property
+    def model(self) -> Any:
+        """The raw ``mujoco.MjModel``."""
+        return self.problem.sim.model._model
+
+    @property
+    def data(self) -> Any:
+        """The raw ``mujoco.MjData``."""
+        return self.problem.sim.data._data
+
+    def reset(self, initial_state: InitialState) -> Observation:
+        """Put the scene into ``initial_state``, let it settle, and look.
+
+        ``"published"`` restores one of LIBERO's own states. ``"sampled"`` draws a placement from the task's
+        regions with ``index`` as the seed; fixtures stay where seed 0 put them, as in published
+        evaluations. The controller begins as robosuite's does after ``reset`` and ``set_init_state``: with the
+        nominal pose as its first goal. The same argument gives the same ``qpos`` to the last bit, whatever ran before.
+
+        Raises:
+            SrpoError: there is no such initial state, or no valid placement was found for this seed.
+        """
+        import mujoco
+
+        self._ready = False
+        mujoco.mj_resetData(self.model, self.data)
+        if initial_state.kind == "published":
+            self._restore(initial_state.index)
+        elif initial_state.kind == "sampled":
+            self._sample(initial_state.index)
+        else:
+            raise SrpoError(f'an initial state is "published" or "sampled", not {initial_state.kind!r}.')
+        self.problem.sim.forward()
+        self.problem._check_success()
+        self.problem._post_process()
+        self._control.reset(as_stock=True)
+        for _ in range(self._settle_steps):
+            self._control.step(_REST)
+        self.success = False
+        self._ready = True
+        return self.observe()
+
+    def step(self, action: np.ndarray) -> bool:
+        """Carry out one control step of 50 ms.
+
+        Args:
+            action: (7,) floats in [-1, 1] (clipped to it): translation (1 is 5 cm), rotation (1 is 0.5 rad),
+                gripper (-1 opens, +1 closes).
+
+        Returns:
+            Whether LIBERO's goal predicate has been true after any step since the reset.
+
+        Raises:
+            SrpoError: the action has another shape or is not finite, or there was no reset.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (7,) or not np.isfinite(action).all():
+            raise SrpoError(
+                f"an action must be 7 finite numbers, got shape {action.shape} with values {action.tolist()}:"
+                " check the policy's output for NaN and the gripper's dimension."
+            )
+        if not self._ready:
+            raise SrpoError("the environment has no episode yet: call reset before step.")
+        self._control.step(action)
+        self.success = bool(self.problem._check_success()) or self.success
+        return self.success
+
+    def observe(self) -> Observation:
+        """Render the cameras and read the proprioception, as they are now."""
+        images = {camera: self.render(camera, self._image_size) for camera in self._cameras}
+        return Observation(images=images, state=self._state(), instruction=self.task.instruction)
+
+    def render(self, camera: str = "agentview", size: int = 256) -> np.ndarray:
+        """Picture of the scene, (size, size, 3) uint8 RGB, upright and unmirrored.
+
+        Raises:
+            SrpoError: there is no such camera, or OpenGL is missing.
+        """
+        _check_choice("camera", [camera], CAMERAS)
+        if self._renderer is None:
+            self._renderer = _renderer(self.problem, self._quality)
+        return self._renderer.render(self.data, CAMERAS[camera], size, size)
+
+    def close(self) -> None:
+        """Release the simulator and the GL context; closing twice does no harm."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._ready = False
+
+    def _freeze_fixtures(self) -> None:
+        """Let the placement samplers leave fixtures where they are: their poses belong to the model."""
+        problem = self.problem
+        for name, sampler in problem.placement_initializer.samplers.items():
+            placements = {}
+            for fixture in sampler.mujoco_objects:
+                if fixture.name in problem.fixtures_dict:
+                    body = problem.sim.model.body_name2id(fixture.root_body)
+                    pose = self.model.body_pos[body].copy(), self.model.body_quat[body].copy()
+                    placements[fixture.name] = (*pose, fixture)
+            if placements:
+                problem.placement_initializer.samplers[name] = _Fixed(placements)
+
+    def _reset_robot(self) -> None:
+        """Nominal pose, a new controller, the gripper at rest: robosuite's reset without noise."""
+        (robot,) = self.problem.robots
+        robot.reset()
+        robot.gripper.current_action = np.zeros(robot.gripper.dof)
+
+    def _restore(self, index: int) -> None:
+        if not 0 <= index < len(self._published):
+            count = len(self._published)
+            raise SrpoError(f"{self.task.id} has no published initial state {index}: 0 to {count - 1} exist.")
+        state = self._published[index]
+        size = 1 + self.model.nq + self.model.nv
+        if state.shape != (size,):
+            raise SrpoError(
+                f"the published states of {self.task.id} have {state.size} numbers, the model needs {size}:"
+                ' the LIBERO files do not belong together; pip install --force-reinstall "srpo[libero]".'
+            )
+        with _seeded(index):
+            self._reset_robot()
+        self.problem.sim.set_state_from_flattened(state)
+
+    def _sample(self, index: int) -> None:
+        if index < 0:
+            raise SrpoError(f"a sampled initial state needs a seed of at least 0, got {index}.")
+        import mujoco
+        from robosuite.utils.errors import RandomizationError
+
+        problem = self.problem
+        with _seeded(index):
+            self._reset_robot()
+            for _ in range(_PLACEMENT_ATTEMPTS):
+                for sampler in problem.object_property_initializers:  # drawers, doors, knobs
+                    problem.object_states_dict[sampler.name].set_joint(sampler.sample())
+                mujoco.mj_step1(self.model, self.data)  # the samplers read where drawers and shelves are
+                try:
+                    placements = problem.placement_initializer.sample()
+                    placements = problem.conditional_placement_initializer.sample(problem.sim, placements)
+                    placements = problem.conditional_placement_on_objects_initializer.sample(placements)
+                    break
+                except RandomizationError:
+                    continue
+            else:
+                raise SrpoError(f"{self.task.id} has no valid placement for seed {index}: use another one.")
+        for position, quaternion, thing in placements.values():
+            if thing.name not in problem.fixtures_dict:
+                problem.sim.data.set_joint_qpos(thing.joints[-1], np.concatenate([position, quaternion]))
+
+    def _state(self) -> np.ndarray:
+        (robot,) = self.problem.robots
+        quaternion = self.problem.sim.data.get_body_xquat(robot.robot_model.eef_name)
+        position = self.data.site_xpos[robot.eef_site_id]
+        fingers = self.data.qpos[robot._ref_gripper_joint_pos_indexes]
+        return np.concatenate([position, axis_angle(quaternion), fingers]).astype(np.float32)
+
+
+def axis_angle(quaternion: np.ndarray) -> np.ndarray:
+    """Axis times angle of a unit quaternion.
+
+    The angle is 2 arccos(w), from 0 to 2 pi, and the sign of the quaternion is *not* normalised: LIBERO's
+    gripper points down, near pi, where normalising would make the vector jump. OpenVLA-OFT's evaluation and
+    LIBERO's demonstrations have it so.
+
+    Args:
+        quaternion: (4,) w, x, y, z.
+
+    Returns:
+        (3,) rad.
+    """
+    w = float(np.clip(quaternion[0], -1.0, 1.0))
+    sine = np.sqrt(1.0 - w * w)
+    if np.isclose(sine, 0.0):
+        return np.zeros(3)
+    return np.asarray(quaternion[1:], dtype=np.float64) * (2.0 * np.arccos(w) / sine)
+
+
+class _Fixed:
+    """Stands in for the placement sampler of a fixture."""
+
+    def __init__(self, placements: dict[str, Any]) -> None:
+        self.placements = placements
+
+    def sample(self, fixtures: dict[str, Any] | None = None, **_: Any) -> dict[str, Any]:
+        return {**(fixtures or {}), **self.placements}
+
+
+class _StockControl:
+    """robosuite's own controller, in Python, without its observables."""
+
+    def __init__(self, problem: Any) -> None:
+        self._problem = problem
+        self._substeps = int(problem.control_timestep / problem.model_timestep)
+
+    def reset(self, as_stock: bool = False) -> None:
+        if not as_stock:
+            (robot,) = self._problem.robots
+            robot.controller.update(force=True)
+            robot.controller.reset_goal()
+
+    def step(self, action: np.ndarray) -> None:
+        problem = self._problem
+        for substep in range(self._substeps):
+            problem.sim.forward()
+            problem._pre_action(action, policy_step=substep == 0)
+            problem.sim.step()
+        problem._post_process()
+
+
+def _control(kind: str, problem: Any) -> Any:
+    if kind == "stock":
+        return _StockControl(problem)
+    from srpo.envs.osc import CompiledControl
+
+    return CompiledControl(problem)
+
+
+def _build_problem(task: Task) -> Any:
+    """Construct LIBERO's environment as its ``ControlEnv`` does; no cameras, fixtures placed by seed 0."""
+    envs = import_libero("libero.libero.envs")
+    bddl_utils = import_libero("libero.libero.envs.bddl_utils")
+    from robosuite import load_controller_config
+    from robosuite.utils.errors import RandomizationError
+
+    path = str(bddl_file(task))
+    problem_class = envs.TASK_MAPPING[bddl_utils.get_problem_info(path)["problem_name"]]
+    with _seeded(_FIXTURE_SEED):
+        for _ in range(_PLACEMENT_ATTEMPTS):
+            try:
+                problem = problem_class(
+                    path,
+                    robots=["Panda"],
+                    controller_configs=load_controller_config(default_controller="OSC_POSE"),
+                    initialization_noise=None,
+                    use_camera_obs=False,
+                    has_offscreen_renderer=False,
+                    control_freq=20,
+                    ignore_done=True,
+                    hard_reset=False,
+                )
+                break
+            except RandomizationError:  # LIBERO's wrapper tries again with the next random numbers
+                continue
+        else:
+            raise SrpoError(f"LIBERO found no valid placement for the fixtures of {task.id}.")
+    problem.visualize(vis_settings={name: False for name in problem._visualizations})
+    return problem
+
+
+def _renderer(problem: Any, quality: str) -> Any:
+    try:
+        from srpo.envs.rendering import SceneRenderer  # type: ignore[import-not-found]
+    except ImportError:
+        SceneRenderer = _PlainRenderer  # type: ignore[misc]
+    try:
+        return SceneRenderer(problem, quality=quality)
+    except (ImportError, AttributeError, RuntimeError) as error:
+        if isinstance(error, SrpoError):
+            raise
+        raise SrpoError(f"the cameras cannot be rendered ({error}): {GL_REMEDY}.") from error
+
+
+class _PlainRenderer:
+    def __init__(self, problem: Any, quality: str) -> None:
+        self._model = problem.sim.model._model
+        if quality == "fast":
+            self._model.vis.quality.offsamples = 0
+            self._model.mat_reflectance[:] = 0
+        self._renderers: dict[tuple[int, int], Any] = {}
+
+    def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
+        import mujoco
+
+        if (height, width) not in self._renderers:
+            self._renderers[height, width] = mujoco.Renderer(self._model, height, width)
+        renderer = self._renderers[height, width]
+        option = mujoco.MjvOption()
+        option.geomgroup[0] = 0
+        renderer.update_scene(data, camera, option)
+        return renderer.render().copy()
+
+    def close(self) -> None:
+        for renderer in self._renderers.values():
+            renderer.close()
+
+
+def _check_choice(what: str, given: Sequence[str], allowed: Any) -> None:
+    for name in given:
+        if name not in allowed:
+            raise SrpoError(f"there is no {what} {name!r}: choose from {', '.join(allowed)}.")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which robosuite draws from, and put its state back afterwards."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
