@@ -18,7 +18,7 @@ _SMALLEST = 256
 def write_mp4(path: str | Path, frames: np.ndarray, fps: float = 10, banner: str | None = None) -> Path:
     """Write H.264 in yuv420p, under a temporary name that is renamed at the end.
 
-    Small frames are enlarged by a whole number to at least 256 px; odd sizes gain a row or column at the edge.
+    Small frames are enlarged by a whole number to at least 256 px; odd sizes gain an edge row or column.
 
     Args:
         path: the .mp4 file; its folder is made if need be.

@@ -16,9 +16,9 @@ Cell = int | float | str | None
 class CsvLogger:
     """Appends rows to a CSV file.
 
-    The first row fixes the header. A later row with new columns makes the file be rewritten (under a temporary
-    name, then renamed) with those columns at the end; older rows have empty cells there. A last line that a kill
-    cut short is dropped when the file is opened again.
+    The first row fixes the header. A later row with new columns has the file rewritten (under a temporary
+    name, then renamed) with those columns at the end; older rows have empty cells there. A last line that was
+    cut short by a kill is dropped when the file is opened again.
 
     Args:
         path: the file; it is continued when it exists, and its folder is made when it does not.
@@ -85,8 +85,8 @@ def read_csv(path: str | Path) -> list[dict[str, Cell]]:
     """Read a metrics file.
 
     Returns:
-        One dict per row with all columns: int or float where the cell reads as a number (also ``nan``, ``inf``),
-        None where it is empty, else the string.
+        One dict per row with all columns: int or float where the cell reads as a number (``nan`` and ``inf``
+        do), None where it is empty, else the string.
 
     Raises:
         SrpoError: the file is missing or a row has too many or too few cells.
