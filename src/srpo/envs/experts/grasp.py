@@ -23,7 +23,8 @@ FINGER_HALF_WIDTH = 0.0105
 PALM_HALF_LENGTH, PALM_HALF_WIDTH = 0.104, 0.032
 
 MAX_WIDTH = 0.072  # widest object between the fingers
-GRASP_DEPTH = 0.024  # grip_site below an object's top
+DEPTHS = (0.026, 0.02, 0.014)  # grip_site below an object's top
+PAD_LOW, PAD_HIGH, PAD_HALF_WIDTH = -0.0044, 0.0116, 0.008  # the fingers' pads, from grip_site
 RIM_DEPTH = 0.016  # grip_site below the rim that is pinched
 RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
 MARGIN = 0.004  # free space that a planned grasp leaves
@@ -136,14 +137,16 @@ def candidates(points: np.ndarray, yaw: float) -> list[Grasp]:
     v = np.array([-u[1], u[0], 0.0])
     across, along, height = points @ u, points @ v, points[:, 2]
     top, bottom = float(height.max()), float(height.min())
-    found = []
-    z = max(top - GRASP_DEPTH, bottom + FINGERTIP + MARGIN)
-    band = np.abs(height - z) < 0.012
-    low, high = across[band].min(), across[band].max()
-    if high - low < MAX_WIDTH:
-        middle = (along[band].min() + along[band].max()) / 2
-        found.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top))
     middle = (along.min() + along.max()) / 2
+    found = []
+    lowest = bottom + FINGERTIP + MARGIN
+    for z in sorted({max(top - depth, lowest) for depth in DEPTHS}):
+        held = (np.abs(along - middle) < FINGER_HALF_WIDTH) & (height > z + PAD_LOW)
+        pads = held & (height < z + PAD_HIGH)
+        low, high = across[pads].min(), across[pads].max()
+        overhangs = across[held].min() < low - 1e-4 or across[held].max() > high + 1e-4  # would hang on the pads
+        if high - low < MAX_WIDTH and not overhangs:
+            found.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top))
     line = np.abs(along - middle) < 0.006
     center = (across.min() + across.max()) / 2
     for shift, side in itertools.product(SHIFTS, (1, -1)):
@@ -152,7 +155,7 @@ def candidates(points: np.ndarray, yaw: float) -> list[Grasp]:
             continue
         rim = float(height[half].max())
         z = rim - RIM_DEPTH
-        wall = half & (np.abs(height - z - 0.0036) < 0.008)  # where the pads touch
+        wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
         if wall.any():
             outer = (side * across[wall]).max() - RIM_INSET - shift
             found.append(Grasp(_at(side * outer * u + middle * v, z), yaw, "rim", top))

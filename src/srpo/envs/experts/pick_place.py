@@ -29,7 +29,7 @@ STILL_ANGLE = 0.015  # rad; smaller rotations are not commanded
 SLEW = 0.25  # largest change of a translation component from one action to the next
 NEAR_SPEED = 0.5  # action, near contact
 CLEARANCE = 0.02  # m, between what moves and what stands below
-SLOPE = 0.8  # rise per metre of distance, of the descent towards a goal
+SLOPE, RISE = 0.8, 0.05  # of the funnel above a goal: rise per metre of distance, and at most (m)
 CLOSE_STEPS, RELEASE_STEPS, RETREAT_STEPS = 9, 8, 12
 
 
@@ -222,7 +222,7 @@ class PickPlaceExpert:
         distance = float(np.linalg.norm(error[:2]))
         opening = float(np.clip((distance - tolerance) / 0.02, 0.0, 1.0))
         travel = self._corridor.highest(distance, 0.08) + hang + CLEARANCE
-        travel = max(travel, goal[2] + SLOPE * distance)
+        travel = max(travel, goal[2] + min(SLOPE * distance, RISE))
         height = goal[2] + opening * (travel - goal[2])
         move = GAIN * np.array([error[0], error[1], height - here[2]])
         missing = height - here[2]
