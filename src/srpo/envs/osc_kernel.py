@@ -27,6 +27,8 @@ import mujoco
 import numpy as np
 from numba import njit, types
 
+from srpo.types import SrpoError
+
 # Relative size below which a pivot counts as zero: the cut-off of numpy's pinv, which robosuite relies on.
 _SMALLEST_PIVOT = 1e-15
 
@@ -92,11 +94,11 @@ class Goal(NamedTuple):
 
 def _bind_mujoco() -> None:
     """Tell LLVM where ``mj_step1`` and ``mj_step2`` are: compiled code names them, and so can be cached."""
-    (path,) = (
-        p
-        for p in Path(mujoco.__file__).parent.iterdir()
-        if p.name.startswith(("libmujoco.so", "libmujoco.3", "mujoco.dll"))
-    )
+    folder = Path(mujoco.__file__).parent
+    names = ("libmujoco.so", "libmujoco.3", "mujoco.dll")  # Linux, macOS, Windows
+    path = next((p for p in folder.iterdir() if p.name.startswith(names)), None)
+    if path is None:
+        raise SrpoError(f'{folder} holds no MuJoCo library: reinstall with pip install "srpo[libero]".')
     library = ctypes.CDLL(str(path))
     for name in ("mj_step1", "mj_step2"):
         address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
