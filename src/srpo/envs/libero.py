@@ -34,6 +34,7 @@ CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}
 _REST = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])  # no motion, gripper opens
 _FIXTURE_SEED = 0  # published evaluations call env.seed(0)
 _PLACEMENT_ATTEMPTS = 100
+_JOINT_NOISE = 0.02  # rad, standard deviation of the arm's initial joint positions
 
 
 class LiberoEnv:
@@ -98,7 +99,7 @@ class LiberoEnv:
         """Put the scene into ``initial_state``, let it settle, and look.
 
         ``"published"`` restores one of LIBERO's own states. ``"sampled"`` draws a placement from the task's
-        regions with ``index`` as the seed; fixtures stay where seed 0 put them, as in published
+        regions, and the arm's joints with robosuite's default noise, with ``index`` as the seed; fixtures stay where seed 0 put them, as in published
         evaluations. The controller begins as robosuite's does after ``reset`` and ``set_init_state``: with the
         nominal pose as its first goal. The same argument gives the same ``qpos`` to the last bit, whatever ran before.
 
@@ -216,6 +217,9 @@ class LiberoEnv:
         problem = self.problem
         with _seeded(index):
             self._reset_robot()
+            (robot,) = problem.robots
+            # The published states were recorded with robosuite's default initialization noise.
+            self.data.qpos[robot._ref_joint_pos_indexes] += np.random.normal(0.0, _JOINT_NOISE, 7)  # noqa: NPY002
             for _ in range(_PLACEMENT_ATTEMPTS):
                 for sampler in problem.object_property_initializers:  # drawers, doors, knobs
                     problem.object_states_dict[sampler.name].set_joint(sampler.sample())
