@@ -1,0 +1,125 @@
+"""Centres of the successes' embeddings: DBSCAN whose radius comes from the data (paper, section 3; its eps is
+not given).
+
+With a fixed eps DBSCAN depends on the unit and on the dimension of the embeddings: in 1,408 dimensions all
+distances within one mode are nearly equal and far above any small constant. Here the radius is put into a gap
+of the single-linkage merge heights, and a split is believed only if it is clear (see `dbscan_labels`).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist, squareform
+
+from srpo.types import SrpoError
+
+CLUSTERINGS = ("dbscan", "nearest", "mean")
+
+# A split is believed if the shortest link between clusters is this many times the longest link within one ...
+MIN_GAP = 1.25
+# ... and the points are well placed on average (silhouette: 0 none, 1 perfect; above 0.5 is called a reasonable
+# structure by Kaufman and Rousseeuw, 1990).
+MIN_SILHOUETTE = 0.5
+# At most this share of the successes may be left without a neighbour by a believed split.
+MAX_NOISE = 0.2
+
+
+def success_centres(embeddings: np.ndarray, clustering: str = "dbscan") -> np.ndarray:
+    """Reference points that failures are compared with.
+
+    Args:
+        embeddings: (S, D) float, embeddings of S >= 1 successes of one task.
+        clustering: ``"dbscan"``: the mean of every cluster of `dbscan_labels`, except that up to 3 successes,
+            too few to cluster, are used as they are; ``"nearest"``: every success is a centre; ``"mean"``:
+            one centre.
+
+    Returns:
+        (C, D) float64 with 1 <= C <= S.
+
+    Raises:
+        SrpoError: unknown ``clustering``.
+    """
+    points = np.asarray(embeddings, dtype=np.float64)
+    if clustering == "mean":
+        return points.mean(0, keepdims=True)
+    if clustering == "nearest" or (clustering == "dbscan" and len(points) <= 3):
+        return points
+    if clustering == "dbscan":
+        return cluster_means(points, dbscan_labels(points))
+    raise SrpoError(f"No clustering named '{clustering}': choose {', '.join(CLUSTERINGS)}.")
+
+
+def cluster_means(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(C, D) mean of the (S, D) points of each label; negative labels are left out."""
+    return np.array([points[labels == k].mean(0) for k in np.unique(labels[labels >= 0])])
+
+
+def dbscan_labels(points: np.ndarray) -> np.ndarray:
+    """DBSCAN with ``min_samples=2`` and a radius chosen from the data; noise joins the cluster of its nearest
+    member.
+
+    DBSCAN with ``min_samples=2`` gives the connected components of the graph that links points closer than
+    eps, that is, a cut through the single-linkage tree, so S points have at most S - 1 different results. A
+    cut is a candidate if it leaves two clusters or more, at most `MAX_NOISE` of the points alone, the gap
+    between the merge heights below and above it is at least `MIN_GAP`, and the mean silhouette is at least
+    `MIN_SILHOUETTE`. The candidate with the highest silhouette is taken; without one, all points are one
+    cluster. All criteria are ratios of distances, so the result does not change when the points are moved,
+    turned or scaled, and works in any dimension.
+
+    Args:
+        points: (S, D) float64.
+
+    Returns:
+        (S,) int64 labels 0, 1, ...; every point has one.
+    """
+    one = np.zeros(len(points), dtype=np.int64)
+    if len(points) < 4:
+        return one
+    condensed = pdist(points)
+    distances = squareform(condensed)
+    tree = linkage(condensed, method="single")
+    heights = tree[:, 2]
+    best, best_quality = one, MIN_SILHOUETTE
+    for below, above in pairwise(heights):
+        if above <= MIN_GAP * below:
+            continue
+        components = fcluster(tree, (below + above) / 2, criterion="distance") - 1
+        sizes = np.bincount(components)
+        noise = sizes[components] == 1
+        if (sizes > 1).sum() < 2 or noise.mean() > MAX_NOISE:
+            continue
+        labels = _adopt_noise(components, noise, distances)
+        quality = _mean_silhouette(distances, labels)
+        if quality >= best_quality:
+            best, best_quality = labels, quality
+    return best
+
+
+def _adopt_noise(components: np.ndarray, noise: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Labels 0 .. C-1 in order of first appearance; each noise point gets the label of the nearest other
+    point."""
+    labels = components.copy()
+    members = np.flatnonzero(~noise)
+    for i in np.flatnonzero(noise):
+        labels[i] = components[members[np.argmin(distances[i, members])]]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _mean_silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over points of (b - a) / max(a, b): a, b = mean distance to the own and to the nearest other
+    cluster.
+
+    Rousseeuw 1987, J. Comput. Appl. Math. 20. Clusters have two points or more here.
+    """
+    member = np.eye(labels.max() + 1)[labels]
+    sizes = member.sum(0)
+    to_cluster = distances @ member
+    own = np.arange(len(labels)), labels
+    a = to_cluster[own] / (sizes[labels] - 1)
+    others = to_cluster / sizes
+    others[own] = np.inf
+    b = others.min(1)
+    return float(np.mean((b - a) / np.maximum(np.maximum(a, b), np.finfo(float).tiny)))

@@ -1,0 +1,243 @@
+"""The progress reward: a failure is worth more the closer it came, in a world model's latent space, to a
+success.
+
+Source: SRPO, arXiv 2511.15605, section 3 (world progress reward); differences are noted where they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.special import expit
+
+from srpo.rewards.clustering import CLUSTERINGS, cluster_means, success_centres
+from srpo.types import SrpoError
+
+FORMULAS = ("paper", "siirl")
+
+
+@dataclass(frozen=True)
+class ProgressRewards:
+    """What `progress_rewards` found.
+
+    Attributes:
+        reward: (N,) float64; 1 for successes, below alpha for failures.
+        distance: (N,) float64, distance to the nearest centre (squared in the paper's formula); NaN for
+            successes and where the task has no reference.
+        n_clusters: task -> number of centres; 0 where the task has no reference.
+    """
+
+    reward: np.ndarray
+    distance: np.ndarray
+    n_clusters: dict[Any, int]
+
+
+def progress_rewards(
+    embeddings: np.ndarray,
+    success: np.ndarray | Sequence[bool],
+    task: np.ndarray | Sequence[Hashable],
+    *,
+    formula: str = "paper",
+    alpha: float = 0.8,
+    clustering: str = "dbscan",
+    references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None = None,
+) -> ProgressRewards:
+    """Grade the failures of a batch by their distance to the successes of the same task.
+
+    ``formula="paper"`` (section 3, and `paper_failure_rewards`): d = min over centres of the squared L2
+    distance, g = alpha * sigmoid(-(d - mean) / std) over the task's failures. The paper prints the sigmoid
+    without the minus, but its text needs it: nearer is better.
+
+    ``formula="siirl"`` gives the numbers of the authors' public code (`siirl_failure_rewards`): fixed-radius
+    DBSCAN on standardised embeddings, plain L2 distance, min-max scaling, a ceiling of 0.6 (``alpha`` is not
+    used).
+
+    A task without a success here and among the references gives its failures 0: nothing is known about them.
+
+    Args:
+        embeddings: (N, D) float, one vector per episode.
+        success: (N,) bool.
+        task: (N,) task of each episode: strings, integers or other hashables.
+        formula: ``"paper"`` or ``"siirl"``.
+        alpha: in (0, 1], supremum of a failure's reward (the paper's best value: 0.8).
+        clustering: ``"dbscan"``, ``"nearest"`` or ``"mean"``, see `success_centres`; ``"dbscan"`` means the
+            public code's own one under ``formula="siirl"``.
+        references: further successes, from outside this batch: ((R, D) embeddings, (R,) tasks).
+
+    Raises:
+        SrpoError: shapes do not fit, an unknown option, or an embedding that is zero or not finite.
+    """
+    _check_options(formula, alpha, clustering)
+    points, tasks = _checked("embeddings", embeddings, task)
+    succeeded = _checked_success(success, len(points))
+    known, known_tasks = points[succeeded], [t for t, s in zip(tasks, succeeded, strict=True) if s]
+    if references is not None:
+        extra, extra_tasks = _checked("references", *references)
+        if len(extra) and len(points) and extra.shape[1] != points.shape[1]:
+            raise SrpoError(
+                f"The references have {extra.shape[1]} dimensions and the embeddings {points.shape[1]}: "
+                "use one world model for both, or start with an empty replay."
+            )
+        if len(extra):
+            known, known_tasks = np.concatenate([known, extra]), known_tasks + extra_tasks
+
+    reward = succeeded.astype(np.float64)
+    distance = np.full(len(points), np.nan)
+    n_clusters: dict[Any, int] = {}
+    for name in dict.fromkeys(tasks):
+        of_task = known[[t == name for t in known_tasks]]
+        failed = np.flatnonzero([t == name and not s for t, s in zip(tasks, succeeded, strict=True)])
+        n_clusters[name] = 0
+        if not len(of_task):
+            continue
+        if formula == "siirl" and clustering == "dbscan":
+            centres = siirl_centres(of_task)
+        else:
+            centres = success_centres(of_task, clustering)
+        n_clusters[name] = len(centres)
+        if len(failed):
+            metric = "sqeuclidean" if formula == "paper" else "euclidean"
+            distance[failed] = cdist(points[failed], centres, metric).min(1)
+            grade = paper_failure_rewards if formula == "paper" else siirl_failure_rewards
+            reward[failed] = grade(distance[failed], alpha)
+    return ProgressRewards(reward, distance, n_clusters)
+
+
+def paper_failure_rewards(distance: np.ndarray, alpha: float) -> np.ndarray:
+    """alpha * sigmoid(-(d - mean_d) / std_d), mean and (population) std over the failures of a task (paper,
+    section 3).
+
+    A lone failure, or failures that are all equally far (std below 1e-6 of the mean distance), are at the
+    mean: alpha / 2.
+
+    Args:
+        distance: (F,) >= 0, F >= 1.
+        alpha: supremum of the reward.
+
+    Returns:
+        (F,) float64 in (0, alpha).
+    """
+    mean, std = distance.mean(), distance.std()
+    if std <= 1e-6 * mean:
+        return np.full(len(distance), alpha * 0.5)
+    return alpha * expit((mean - distance) / std)
+
+
+def siirl_failure_rewards(distance: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """0.6 * sigmoid(10 * (0.5 - d)), d scaled to [0, 1] over the failures of a task, or 0.5 if its range is
+    below 1e-6.
+
+    The formula of the authors' public code, which has no alpha.
+
+    Args:
+        distance: (F,), F >= 1.
+        alpha: not used.
+
+    Returns:
+        (F,) float64 in (0, 0.6); the best failure of several always gets 0.596, a lone one 0.3.
+    """
+    span = np.ptp(distance)
+    scaled = np.full(len(distance), 0.5) if span < 1e-6 else (distance - distance.min()) / span
+    return 0.6 * expit(10.0 * (0.5 - scaled))
+
+
+def siirl_centres(points: np.ndarray) -> np.ndarray:
+    """Centres as in the authors' public code: DBSCAN(eps 0.5, min_samples 2) on standardised embeddings.
+
+    The centre of a cluster is the mean of its members (not standardised); noise is dropped; without a
+    cluster, which is the rule in high dimensions, there is one centre, the mean of all.
+
+    Args:
+        points: (S, D) float64, S >= 1.
+
+    Returns:
+        (C, D) float64.
+    """
+    from sklearn.cluster import DBSCAN
+    from sklearn.preprocessing import StandardScaler
+
+    labels = DBSCAN(eps=0.5, min_samples=2).fit_predict(StandardScaler().fit_transform(points))
+    return cluster_means(points, labels) if (labels >= 0).any() else points.mean(0, keepdims=True)
+
+
+def progress_curve(window_embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Progress R_t along one episode, from the embeddings of growing windows (paper, offline part).
+
+    d_t = min over references of the squared L2 distance of window 0..t, R_t = (max d - d_t) / (max d - min
+    d): the farthest window has progress 0, the nearest 1. For a success the reference is the embedding of the
+    whole episode, for a failure the success centres (`success_centres`). If all windows are equally far
+    (range of the distances below 1e-9 of the largest), no progress is seen and all R_t are 0.
+
+    Args:
+        window_embeddings: (T, D) float, embedding of the first t + 1 moments in row t.
+        reference: (D,) or (C, D) float.
+
+    Returns:
+        (T,) float64 in [0, 1].
+
+    Raises:
+        SrpoError: shapes do not fit, or an embedding is zero or not finite.
+    """
+    windows = _checked_embeddings("window_embeddings", window_embeddings)
+    centres = _checked_embeddings("reference", np.atleast_2d(np.asarray(reference)))
+    if windows.shape[1] != centres.shape[1] or not len(centres):
+        raise SrpoError(
+            f"The windows have the shape {windows.shape} and the reference {centres.shape}: embed both with the same "
+            "world model, and pass at least one reference."
+        )
+    if not len(windows):
+        return np.zeros(0)
+    distance = cdist(windows, centres, "sqeuclidean").min(1)
+    span = np.ptp(distance)
+    if span <= 1e-9 * distance.max():
+        return np.zeros(len(distance))
+    return (distance.max() - distance) / span
+
+
+def _check_options(formula: str, alpha: float, clustering: str) -> None:
+    if formula not in FORMULAS:
+        raise SrpoError(f"No reward formula named '{formula}': choose {' or '.join(FORMULAS)}.")
+    if clustering not in CLUSTERINGS:
+        raise SrpoError(f"No clustering named '{clustering}': choose {', '.join(CLUSTERINGS)}.")
+    if not 0.0 < alpha <= 1.0:
+        raise SrpoError(f"alpha is {alpha}: a failure must stay below a success, choose a value in (0, 1].")
+
+
+def _checked(name: str, embeddings: Any, task: Any) -> tuple[np.ndarray, list[Hashable]]:
+    points = _checked_embeddings(name, embeddings)
+    tasks = task.tolist() if isinstance(task, np.ndarray) else list(task)
+    if len(tasks) != len(points):
+        raise SrpoError(f"{len(points)} {name} but {len(tasks)} tasks: pass one task per episode.")
+    if any(not isinstance(t, Hashable) for t in tasks):
+        raise SrpoError(
+            f"The tasks of the {name} are not one label per episode: pass strings or integers, shape (N,)."
+        )
+    return points, tasks
+
+
+def _checked_embeddings(name: str, embeddings: Any) -> np.ndarray:
+    points = np.asarray(embeddings, dtype=np.float64)
+    if points.ndim != 2:
+        raise SrpoError(f"{name} has the shape {points.shape}: pass one vector per episode, shape (N, D).")
+    norms = np.linalg.norm(points, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0.0))
+    if len(bad):
+        what = "all zeros" if norms[bad[0]] == 0.0 else "not finite (NaN or infinity)"
+        raise SrpoError(
+            f"{name}: row {bad[0]} ({len(bad)} of {len(points)} rows in all) is {what}; the world model did not encode "
+            "that episode, so check its frames and the world model's weights."
+        )
+    return points
+
+
+def _checked_success(success: Any, n: int) -> np.ndarray:
+    array = np.asarray(success)
+    if array.shape != (n,):
+        raise SrpoError(
+            f"success has the shape {array.shape} for {n} embeddings: pass one True or False per episode."
+        )
+    return array.astype(bool)
