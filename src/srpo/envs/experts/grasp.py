@@ -6,8 +6,7 @@ direction, local z points out of the fingers (down). At yaw 0 the fingers close 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ PAD_LOW, PAD_HIGH, PAD_HALF_WIDTH = -0.0044, 0.0116, 0.008  # the fingers' pads,
 RIM_DEPTH = 0.016  # grip_site below the rim that is pinched
 RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
 MARGIN = 0.004  # free space that a planned grasp leaves
-YAWS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90])
+YAWS = np.deg2rad([0, *(sign * angle for angle in range(5, 90, 5) for sign in (1, -1)), 90])
 SHIFTS = (0.0, 0.008, 0.016)  # how far the gripper may be moved inwards where there is no room outside a rim
 
 
@@ -88,11 +87,12 @@ def surface_heights(
         from_height: where the rays begin (m).
 
     Returns:
-        (N,) float64, metres; minus infinity where there is nothing.
+        (N,) float64, metres; that of the floor where there is nothing.
     """
     import mujoco
 
-    heights = np.full(len(points), -np.inf)
+    planes = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+    heights = np.full(len(points), data.geom_xpos[planes, 2].max(initial=-np.inf))
     groups = np.array([1, 0, 0, 0, 0, 0], dtype=np.uint8)  # collision shapes
     down, geom = np.array([0.0, 0.0, -1.0]), np.zeros(1, dtype=np.int32)
     for i, point in enumerate(points):
@@ -106,28 +106,42 @@ def surface_heights(
     return heights
 
 
-def plan_grasp(model: Any, data: Any, body: int, ignore: Collection[int]) -> Grasp:
-    """The first feasible grasp in a fixed order: smallest rotation, across before rim, least shifted.
+def plan_grasp(
+    model: Any, data: Any, body: int, ignore: Collection[int], effort: Callable[[np.ndarray], float]
+) -> Grasp:
+    """The first grasp with room for the gripper, in a fixed order; if there is none, the one with the most room.
+
+    The order: smallest rotation; across before rim; least shifted; of two sides of a rim the one with less effort.
 
     Args:
         model, data: MuJoCo's, with positions up to date.
         body: the object.
         ignore: ids of the robot's bodies.
+        effort: how inconvenient a position of grip_site, (3,), is.
 
     Raises:
-        SrpoError: the object is too wide, or there is no room for the fingers.
+        SrpoError: the object is too wide and has no rim.
     """
     points = shape_points(model, data, collision_geoms(model, body))
+    best: tuple[float, Grasp] | None = None
     for yaw in YAWS:
-        for grasp in candidates(points, float(yaw)):
-            if is_free(model, data, grasp, ignore):
-                return grasp
-    name = model.body(body).name
-    raise SrpoError(f"no grasp from above fits {name}: choose a task whose object stands free and has a rim or < 7 cm.")
+        for alternatives in candidates(points, float(yaw)):
+            for grasp in sorted(alternatives, key=lambda g: effort(g.position)):
+                room = clearance(model, data, grasp, ignore)
+                if room > MARGIN / 2:
+                    return grasp
+                if best is None or room > best[0]:
+                    best = room, grasp
+    if best is None:
+        raise SrpoError(
+            f"the scripted expert finds no grasp from above on {model.body(body).name}:"
+            " choose a task whose object is narrower than 7 cm or has a rim."
+        )
+    return best[1]
 
 
-def candidates(points: np.ndarray, yaw: float) -> list[Grasp]:
-    """Grasps of an object at one yaw, best first, whether or not there is room for them.
+def candidates(points: np.ndarray, yaw: float) -> list[list[Grasp]]:
+    """Grasps of an object at one yaw, whether or not there is room for them: groups of equals, best group first.
 
     Args:
         points: (N, 3) points that fill the object (m).
@@ -138,7 +152,7 @@ def candidates(points: np.ndarray, yaw: float) -> list[Grasp]:
     across, along, height = points @ u, points @ v, points[:, 2]
     top, bottom = float(height.max()), float(height.min())
     middle = (along.min() + along.max()) / 2
-    found = []
+    groups = []
     lowest = bottom + FINGERTIP + MARGIN
     for z in sorted({max(top - depth, lowest) for depth in DEPTHS}):
         held = (np.abs(along - middle) < FINGER_HALF_WIDTH) & (height > z + PAD_LOW)
@@ -146,24 +160,25 @@ def candidates(points: np.ndarray, yaw: float) -> list[Grasp]:
         low, high = across[pads].min(), across[pads].max()
         overhangs = across[held].min() < low - 1e-4 or across[held].max() > high + 1e-4  # would hang on the pads
         if high - low < MAX_WIDTH and not overhangs:
-            found.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top))
+            groups.append([Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top)])
     line = np.abs(along - middle) < 0.006
     center = (across.min() + across.max()) / 2
-    for shift, side in itertools.product(SHIFTS, (1, -1)):
-        half = line & (side * (across - center) > 0)
-        if not half.any():
-            continue
-        rim = float(height[half].max())
-        z = rim - RIM_DEPTH
-        wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
-        if wall.any():
+    for shift in SHIFTS:
+        sides = []
+        for side in (1, -1):
+            half = line & (side * (across - center) > 0)
+            if not half.any():
+                continue
+            z = float(height[half].max()) - RIM_DEPTH
+            wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
             outer = (side * across[wall]).max() - RIM_INSET - shift
-            found.append(Grasp(_at(side * outer * u + middle * v, z), yaw, "rim", top))
-    return found
+            sides.append(Grasp(_at(side * outer * u + middle * v, z), yaw, "rim", top))
+        groups.append(sides)
+    return groups
 
 
-def is_free(model: Any, data: Any, grasp: Grasp, ignore: Collection[int]) -> bool:
-    """Whether open fingers and palm can come down to ``grasp`` without touching anything."""
+def clearance(model: Any, data: Any, grasp: Grasp, ignore: Collection[int]) -> float:
+    """Free height (m) under open fingers and palm at ``grasp``; negative where they would hit something."""
     u = closing_direction(grasp.yaw)
     v = np.array([-u[1], u[0], 0.0])
     spread = np.linspace(FINGER_INNER + 0.001, FINGER_OUTER + MARGIN, 5)
@@ -178,7 +193,7 @@ def is_free(model: Any, data: Any, grasp: Grasp, ignore: Collection[int]) -> boo
     under_fingers = surface_heights(model, data, np.array(fingers), ignore, above).max()
     under_palm = surface_heights(model, data, np.array(palm), ignore, above).max()
     tip, hand = grasp.position[2] - FINGERTIP, grasp.position[2] + PALM
-    return bool(under_fingers < tip - MARGIN / 2 and under_palm < hand - MARGIN / 2)
+    return float(min(tip - under_fingers, hand - under_palm))
 
 
 def _at(horizontal: np.ndarray, z: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from srpo.envs.experts.grasp import (
 from srpo.types import SrpoError
 
 GAIN = 30.0  # action per metre of distance: full speed (0.3 m/s) until 3 cm before the goal
-ROTATION_GAIN = 4.0  # action per radian
+ROTATION_GAIN = 2.0  # action per radian
 STILL_ANGLE = 0.015  # rad; smaller rotations are not commanded
 SLEW = 0.25  # largest change of a translation component from one action to the next
 NEAR_SPEED = 0.5  # action, near contact
@@ -87,6 +87,7 @@ class PickPlaceExpert:
         gripper = problem.robots[0].gripper
         self._site = model.site(gripper.important_sites["grip_site"]).id
         root = model.body_rootid[model.site_bodyid[self._site]]
+        self._base = root
         self._robot = frozenset(np.flatnonzero(model.body_rootid == root).tolist())
         self._rng = np.random.default_rng(self.seed)
         self._last = np.zeros(3)
@@ -161,11 +162,16 @@ class PickPlaceExpert:
         problem, model, data = self.env.problem, self.env.model, self.env.data
         self.goal = next((g for g in self.goals if not problem._eval_predicate(g)), self.goals[-1])
         self._object = int(problem.obj_body_id[self.goal[1]])
-        self.grasp = plan_grasp(model, data, self._object, self._robot)
+        self.grasp = plan_grasp(model, data, self._object, self._robot, self._effort)
         self._corridor = Corridor(model, data, self._position(), self.grasp.position, 0.06, self._robot)
-        self._near_yaw = self.grasp.yaw
         self.attempts += 1
         self._enter("reach")
+
+    def _effort(self, position: np.ndarray) -> float:
+        """How far from its base (m) the arm must reach when it grasps at ``position``: to there, or to the target."""
+        base = self.env.data.xpos[self._base][:2]
+        at_target = self._target_center()[:2] + position[:2] - self._object_position()[:2]
+        return float(max(np.linalg.norm(position[:2] - base), np.linalg.norm(at_target - base)))
 
     def _start_carry(self) -> None:
         """Measure how the object hangs in the hand, and look at the way to the target."""
@@ -186,18 +192,19 @@ class PickPlaceExpert:
 
     def _find_target(self) -> tuple[np.ndarray, bool]:
         """Where the object's origin shall come, (3,), and whether that is inside of something with walls."""
-        problem, model, data = self.env.problem, self.env.model, self.env.data
+        model, data = self.env.model, self.env.data
         predicate, _, name = self.goal
-        if name in problem.obj_body_id:
-            center = data.xpos[problem.obj_body_id[name]].copy()
-        else:
-            center = data.site(name).xpos.copy()
+        center = self._target_center()
         if predicate == "in":
             size = np.abs(data.site(name).xmat.reshape(3, 3) @ model.site(name).size)
             return center + [0.0, 0.0, size[2] + 0.008], True
         ring = center[:2] + 0.02 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
         floor = surface_heights(model, data, ring, self._robot | {self._object}, center[2] + 0.5).max()
         return np.array([center[0], center[1], floor + self._below + 0.008]), False
+
+    def _target_center(self) -> np.ndarray:
+        problem, data, name = self.env.problem, self.env.data, self.goal[2]
+        return (data.xpos[problem.obj_body_id[name]] if name in problem.obj_body_id else data.site(name).xpos).copy()
 
     def _drop_height(self) -> float:
         """Height of grip_site (m) at which the object is let go."""
