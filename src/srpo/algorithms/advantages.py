@@ -1,5 +1,4 @@
-"""Advantages relative to a group: episodes of the same task and initial state are compared with each
-other."""
+"""Advantages within a group: episodes of one task and initial state are compared with each other."""
 
 from __future__ import annotations
 
@@ -16,13 +15,13 @@ MIN_STD = 1e-6
 def group_advantages(
     reward: np.ndarray | Sequence[float], group: np.ndarray | Sequence[int], *, normalise_std: bool = True
 ) -> np.ndarray:
-    """A_i = (g_i - mean of its group) / std of its group (paper, section 3; GRPO, arXiv 2402.03300, section
-    4.1).
+    """A_i = (g_i - mean of its group) / std of its group.
 
-    The std is the population's (divided by M): neither paper says which, and with it the advantages of a
-    group have mean 0 and mean square 1. Public GRPO code mostly divides by M - 1, which makes all advantages
-    of groups of M smaller by the same factor sqrt((M - 1) / M), 0.935 for M = 8. There is no epsilon in the
-    denominator: groups with a std of `MIN_STD` or less get exactly 0.
+    Source: paper, section 3; GRPO, arXiv 2402.03300, section 4.1. Neither says which std; this is the
+    population's (divided by M), so the advantages of a group have mean 0 and mean square 1. Public GRPO code
+    mostly divides by M - 1, which makes all advantages of groups of M smaller by one factor,
+    sqrt((M - 1) / M), 0.935 for M = 8. The denominator has no epsilon: a group with a std of `MIN_STD` or
+    less gets exactly 0.
 
     Args:
         reward: (N,) finite floats.

@@ -1,5 +1,7 @@
-"""Advantage-weighted regression in one step, for offline data graded by progress (paper, offline part; AWR:
-arXiv 1910.00177)."""
+"""Advantage-weighted regression in one step, for recorded episodes graded by their progress.
+
+Source: SRPO, arXiv 2511.15605, offline part; AWR, arXiv 1910.00177.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from srpo.algorithms.policy_loss import _masked
+from srpo.algorithms.policy_loss import kept_where
 from srpo.types import SrpoError
 
 
@@ -97,51 +99,10 @@ def weighted_regression_loss(
     """
     if log_prob.ndim != 2 or mask.shape != log_prob.shape or weight.shape != log_prob.shape[:1]:
         raise SrpoError(
-            f"log_prob {tuple(log_prob.shape)}, weight {tuple(weight.shape)} and mask {tuple(mask.shape)} do not "
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            "fit: "
-            "pass (B, L), (B,) and (B, L)."
+            f"log_prob {tuple(log_prob.shape)}, weight {tuple(weight.shape)} and mask {tuple(mask.shape)} "
+            "do not fit: pass (B, L), (B,) and (B, L)."
         )
     counts = mask.detach().bool()
-    kept = _masked("log-probabilities of the policy", log_prob, counts)
-    scale = _masked("weights", weight.detach().unsqueeze(1).expand_as(log_prob), counts)
+    kept = kept_where("log-probabilities of the policy", log_prob, counts)
+    scale = kept_where("weights", weight.detach().unsqueeze(1).expand_as(log_prob), counts)
     return -(scale * kept).sum() / counts.sum().clamp(min=1)

@@ -58,9 +58,8 @@ def behaviour_cloning_loss(
     """
     if logits.ndim != 3 or tokens.shape != logits.shape[:2] or mask.shape != logits.shape[:2]:
         raise SrpoError(
-            f"logits {tuple(logits.shape)}, tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)} do not fit: "
-            ""
-            "pass (B, L, K), (B, L) and (B, L)."
+            f"logits {tuple(logits.shape)}, tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)} "
+            "do not fit: pass (B, L, K), (B, L) and (B, L)."
         )
     if bin_sigma < 0 or not 0 <= label_smoothing < 1:
         raise SrpoError(

@@ -1,5 +1,4 @@
-"""PPO's clipped objective on action tokens, with the KL divergence to a reference policy and an entropy
-bonus."""
+"""PPO's clipped objective on action tokens, with KL divergence to a reference policy and entropy bonus."""
 
 from __future__ import annotations
 
@@ -57,13 +56,13 @@ def clipped_policy_loss(
     entropy_weight: float = 0.0,
     normalise: str = "token",
 ) -> PolicyLoss:
-    """-mean min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_weight KL - entropy_weight H (paper,
-    section 3).
+    """-mean min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_weight KL - entropy_weight H.
 
-    r = exp(log_prob - old_log_prob) per token (PPO, arXiv 1707.06347, equation 7; unequal clips: DAPO, arXiv
-    2503.14476). KL to the reference by k3, exp(x) - 1 - x with x = reference_log_prob - log_prob (GRPO, arXiv
-    2402.03300, equation 4). What the mask excludes contributes nothing, whatever it holds, NaN included. With
-    nothing left the loss is 0.
+    The update of SRPO (paper, section 3) with r = exp(log_prob - old_log_prob) per token (PPO, arXiv
+    1707.06347, equation 7; unequal clips: DAPO, arXiv 2503.14476). KL to the reference by k3, exp(x) - 1 - x
+    with x = reference_log_prob - log_prob (GRPO, arXiv 2402.03300, equation 4). What the mask excludes
+    contributes nothing, whatever it holds, NaN included. With nothing left the loss is 0. Half-precision
+    log-probabilities are computed with in float32.
 
     Args:
         log_prob: (B, L) float, log-probability of each token under the policy, with a gradient.
@@ -83,9 +82,9 @@ def clipped_policy_loss(
     """
     weights = _weights(log_prob, old_log_prob, advantage, mask, normalise)
     counts = weights > 0
-    new = _masked("log-probabilities of the policy", log_prob, counts)
-    old = _masked("log-probabilities of the rollout", old_log_prob, counts)
-    gain = _masked("advantages", advantage.unsqueeze(1).expand_as(log_prob), counts)
+    new = kept_where("log-probabilities of the policy", log_prob, counts)
+    old = kept_where("log-probabilities of the rollout", old_log_prob, counts)
+    gain = kept_where("advantages", advantage.to(new.dtype).unsqueeze(1).expand_as(new), counts)
 
     log_ratio = (new - old.detach()).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = log_ratio.exp()
@@ -96,27 +95,26 @@ def clipped_policy_loss(
     if kl_weight != 0.0:
         if reference_log_prob is None:
             raise SrpoError(
-                f"kl_weight is {kl_weight} but there is no reference policy: pass reference_log_prob or use "
-                "0."
+                f"kl_weight is {kl_weight} without a reference: pass reference_log_prob or use 0."
             )
-        reference = _masked("log-probabilities of the reference policy", reference_log_prob, counts)
+        reference = kept_where("log-probabilities of the reference policy", reference_log_prob, counts)
         x = (reference.detach() - new).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         reference_kl = (weights * (x.exp() - 1.0 - x)).sum()
         loss = loss + kl_weight * reference_kl
     if entropy is not None:
-        mean_entropy = (weights * _masked("entropies", entropy, counts)).sum()
+        mean_entropy = (weights * kept_where("entropies", entropy, counts)).sum()
         loss = loss - entropy_weight * mean_entropy if entropy_weight != 0.0 else loss
     elif entropy_weight != 0.0:
         raise SrpoError(f"entropy_weight is {entropy_weight} but there is no entropy: pass entropy or use 0.")
     with torch.no_grad():
-        one = torch.ones_like(ratio)
+        seen = ratio[counts] if counts.any() else ratio.new_ones(1)
         return PolicyLoss(
             loss=loss,
             policy_loss=policy_loss.detach(),
             approx_kl=(weights * (ratio - 1.0 - log_ratio)).sum(),
             clip_fraction=(weights * (clipped * gain < ratio * gain)).sum(),
-            ratio_min=torch.where(counts, ratio, one).amin() if not counts.all() else ratio.amin(),
-            ratio_max=torch.where(counts, ratio, one).amax() if not counts.all() else ratio.amax(),
+            ratio_min=seen.amin(),
+            ratio_max=seen.amax(),
             entropy=mean_entropy.detach() if mean_entropy is not None else None,
             reference_kl=reference_kl.detach() if reference_kl is not None else None,
         )
@@ -138,12 +136,12 @@ def _weights(
         or tuple(advantage.shape) != shape[:1]
     ):
         raise SrpoError(
-            f"log_prob {shape}, old_log_prob {tuple(old_log_prob.shape)}, mask {tuple(mask.shape)} and advantage "
-            f"{tuple(advantage.shape)} do not fit: pass (B, L), (B, L), (B, L) and (B,)."
+            f"log_prob {shape}, old_log_prob {tuple(old_log_prob.shape)}, mask {tuple(mask.shape)} and "
+            f"advantage {tuple(advantage.shape)} do not fit: pass (B, L), (B, L), (B, L) and (B,)."
         )
     if normalise not in NORMALISATIONS:
         raise SrpoError(f"No normalisation named '{normalise}': choose {' or '.join(NORMALISATIONS)}.")
-    weights = mask.detach().to(log_prob.dtype)
+    weights = mask.detach().to(torch.promote_types(log_prob.dtype, torch.float32))
     if not (torch.isfinite(weights).all() and (weights >= 0).all()):
         raise SrpoError(
             "The mask holds negative or non-finite weights: pass True and False, or weights >= 0."
@@ -155,11 +153,20 @@ def _weights(
     return weights / torch.where(total > 0, total, torch.ones_like(total))
 
 
-def _masked(what: str, values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The values where they count, 0 elsewhere (also in the gradient); they must be finite where they
-    count."""
+def kept_where(what: str, values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The values where they count, 0 elsewhere, also in the gradient.
+
+    Args:
+        what: their name in the error.
+        values: float tensor; half precision becomes float32.
+        counts: bool tensor of the same shape.
+
+    Raises:
+        SrpoError: the shapes differ, or a value that counts is not finite.
+    """
     if values.shape != counts.shape:
         raise SrpoError(f"The {what} have the shape {tuple(values.shape)}: pass {tuple(counts.shape)}.")
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
     kept = torch.where(counts, values, torch.zeros_like(values))
     if not torch.isfinite(kept).all():
         raise SrpoError(

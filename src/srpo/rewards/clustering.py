@@ -1,9 +1,9 @@
-"""Centres of the successes' embeddings: DBSCAN whose radius comes from the data (paper, section 3; its eps is
-not given).
+"""Centres of the successes' embeddings: DBSCAN whose radius comes from the data.
 
-With a fixed eps DBSCAN depends on the unit and on the dimension of the embeddings: in 1,408 dimensions all
-distances within one mode are nearly equal and far above any small constant. Here the radius is put into a gap
-of the single-linkage merge heights, and a split is believed only if it is clear (see `dbscan_labels`).
+The paper (section 3) clusters with DBSCAN and does not give its radius, eps. With a fixed eps DBSCAN depends
+on the unit and on the dimension of the embeddings: in 1,408 dimensions all distances within one mode are
+nearly equal and far above any small constant. Here the radius is put into a gap of the single-linkage merge
+heights, and a split is believed only if it is clear (see `dbscan_labels`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from srpo.types import SrpoError
 
 CLUSTERINGS = ("dbscan", "nearest", "mean")
 
-# A split is believed if the shortest link between clusters is this many times the longest link within one ...
+# A split is believed if the shortest link between clusters is this many times the longest within one ...
 MIN_GAP = 1.25
-# ... and the points are well placed on average (silhouette: 0 none, 1 perfect; above 0.5 is called a reasonable
-# structure by Kaufman and Rousseeuw, 1990).
+# A split is believed if the shortest link between clusters is this multiple of the longest within one ...
+# a structure reasonable from about 0.5 on.
 MIN_SILHOUETTE = 0.5
 # At most this share of the successes may be left without a neighbour by a believed split.
 MAX_NOISE = 0.2
@@ -58,8 +58,7 @@ def cluster_means(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def dbscan_labels(points: np.ndarray) -> np.ndarray:
-    """DBSCAN with ``min_samples=2`` and a radius chosen from the data; noise joins the cluster of its nearest
-    member.
+    """DBSCAN with ``min_samples=2`` and a radius chosen from the data; noise joins the nearest cluster.
 
     DBSCAN with ``min_samples=2`` gives the connected components of the graph that links points closer than
     eps, that is, a cut through the single-linkage tree, so S points have at most S - 1 different results. A
@@ -67,7 +66,10 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
     between the merge heights below and above it is at least `MIN_GAP`, and the mean silhouette is at least
     `MIN_SILHOUETTE`. The candidate with the highest silhouette is taken; without one, all points are one
     cluster. All criteria are ratios of distances, so the result does not change when the points are moved,
-    turned or scaled, and works in any dimension.
+    turned or scaled, and they work in any dimension.
+
+    Two modes whose means are 4 or more RMS radii of a mode apart are told apart, and 2 radii are not, in 64
+    and in 1,408 dimensions; a single mode is one cluster unless it is nearly one-dimensional.
 
     Args:
         points: (S, D) float64.
@@ -99,8 +101,7 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
 
 
 def _adopt_noise(components: np.ndarray, noise: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Labels 0 .. C-1 in order of first appearance; each noise point gets the label of the nearest other
-    point."""
+    """Labels 0 .. C-1; a point without a neighbour gets the label of the nearest point that has one."""
     labels = components.copy()
     members = np.flatnonzero(~noise)
     for i in np.flatnonzero(noise):
@@ -109,10 +110,10 @@ def _adopt_noise(components: np.ndarray, noise: np.ndarray, distances: np.ndarra
 
 
 def _mean_silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over points of (b - a) / max(a, b): a, b = mean distance to the own and to the nearest other
-    cluster.
+    """Mean over points of (b - a) / max(a, b) (Rousseeuw 1987, J. Comput. Appl. Math. 20).
 
-    Rousseeuw 1987, J. Comput. Appl. Math. 20. Clusters have two points or more here.
+    a and b are the mean distances to the own and to the nearest other cluster; every cluster has two points
+    or more here.
     """
     member = np.eye(labels.max() + 1)[labels]
     sizes = member.sum(0)

@@ -1,5 +1,4 @@
-"""The progress reward: a failure is worth more the closer it came, in a world model's latent space, to a
-success.
+"""The progress reward: a failure is worth more the nearer it came to a success, seen by a world model.
 
 Source: SRPO, arXiv 2511.15605, section 3 (world progress reward); differences are noted where they are made.
 """
@@ -74,16 +73,7 @@ def progress_rewards(
     _check_options(formula, alpha, clustering)
     points, tasks = _checked("embeddings", embeddings, task)
     succeeded = _checked_success(success, len(points))
-    known, known_tasks = points[succeeded], [t for t, s in zip(tasks, succeeded, strict=True) if s]
-    if references is not None:
-        extra, extra_tasks = _checked("references", *references)
-        if len(extra) and len(points) and extra.shape[1] != points.shape[1]:
-            raise SrpoError(
-                f"The references have {extra.shape[1]} dimensions and the embeddings {points.shape[1]}: "
-                "use one world model for both, or start with an empty replay."
-            )
-        if len(extra):
-            known, known_tasks = np.concatenate([known, extra]), known_tasks + extra_tasks
+    known, known_tasks = _reference_set(points, succeeded, tasks, references)
 
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
@@ -94,25 +84,25 @@ def progress_rewards(
         n_clusters[name] = 0
         if not len(of_task):
             continue
-        if formula == "siirl" and clustering == "dbscan":
-            centres = siirl_centres(of_task)
-        else:
-            centres = success_centres(of_task, clustering)
+        siirl = formula == "siirl"
+        centres = (
+            siirl_centres(of_task)
+            if siirl and clustering == "dbscan"
+            else success_centres(of_task, clustering)
+        )
         n_clusters[name] = len(centres)
-        if len(failed):
-            metric = "sqeuclidean" if formula == "paper" else "euclidean"
-            distance[failed] = cdist(points[failed], centres, metric).min(1)
-            grade = paper_failure_rewards if formula == "paper" else siirl_failure_rewards
-            reward[failed] = grade(distance[failed], alpha)
+        if not len(failed):
+            continue
+        d = distance[failed] = cdist(points[failed], centres, "euclidean" if siirl else "sqeuclidean").min(1)
+        reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
     return ProgressRewards(reward, distance, n_clusters)
 
 
 def paper_failure_rewards(distance: np.ndarray, alpha: float) -> np.ndarray:
-    """alpha * sigmoid(-(d - mean_d) / std_d), mean and (population) std over the failures of a task (paper,
-    section 3).
+    """alpha * sigmoid(-(d - mean_d) / std_d), mean and std over the failures of a task (paper, section 3).
 
-    A lone failure, or failures that are all equally far (std below 1e-6 of the mean distance), are at the
-    mean: alpha / 2.
+    The std is the population's. A lone failure, or failures that are all equally far (std below 1e-6 of the
+    mean distance), are at the mean: alpha / 2.
 
     Args:
         distance: (F,) >= 0, F >= 1.
@@ -127,15 +117,13 @@ def paper_failure_rewards(distance: np.ndarray, alpha: float) -> np.ndarray:
     return alpha * expit((mean - distance) / std)
 
 
-def siirl_failure_rewards(distance: np.ndarray, alpha: float = 0.6) -> np.ndarray:
-    """0.6 * sigmoid(10 * (0.5 - d)), d scaled to [0, 1] over the failures of a task, or 0.5 if its range is
-    below 1e-6.
+def siirl_failure_rewards(distance: np.ndarray) -> np.ndarray:
+    """0.6 * sigmoid(10 * (0.5 - d)) with d scaled to [0, 1] over the failures of a task.
 
-    The formula of the authors' public code, which has no alpha.
+    The formula of the authors' public code; a range of the distances below 1e-6 counts as d = 0.5.
 
     Args:
         distance: (F,), F >= 1.
-        alpha: not used.
 
     Returns:
         (F,) float64 in (0, 0.6); the best failure of several always gets 0.596, a lone one 0.3.
@@ -186,8 +174,8 @@ def progress_curve(window_embeddings: np.ndarray, reference: np.ndarray) -> np.n
     centres = _checked_embeddings("reference", np.atleast_2d(np.asarray(reference)))
     if windows.shape[1] != centres.shape[1] or not len(centres):
         raise SrpoError(
-            f"The windows have the shape {windows.shape} and the reference {centres.shape}: embed both with the same "
-            "world model, and pass at least one reference."
+            f"The windows have the shape {windows.shape} and the reference {centres.shape}: embed both with "
+            "the same world model, and pass at least one reference."
         )
     if not len(windows):
         return np.zeros(0)
@@ -196,6 +184,25 @@ def progress_curve(window_embeddings: np.ndarray, reference: np.ndarray) -> np.n
     if span <= 1e-9 * distance.max():
         return np.zeros(len(distance))
     return (distance.max() - distance) / span
+
+
+def _reference_set(
+    points: np.ndarray,
+    succeeded: np.ndarray,
+    tasks: list[Hashable],
+    references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None,
+) -> tuple[np.ndarray, list[Hashable]]:
+    """((R, D), R tasks): this batch's successes and the references from outside."""
+    known, known_tasks = points[succeeded], [t for t, s in zip(tasks, succeeded, strict=True) if s]
+    if references is None or not len(references[0]):
+        return known, known_tasks
+    extra, extra_tasks = _checked("references", *references)
+    if extra.shape[1] != points.shape[1]:
+        raise SrpoError(
+            f"The references have {extra.shape[1]} dimensions and the embeddings {points.shape[1]}: "
+            "use one world model for both, or start with an empty replay."
+        )
+    return np.concatenate([known, extra]), known_tasks + extra_tasks
 
 
 def _check_options(formula: str, alpha: float, clustering: str) -> None:
@@ -228,8 +235,8 @@ def _checked_embeddings(name: str, embeddings: Any) -> np.ndarray:
     if len(bad):
         what = "all zeros" if norms[bad[0]] == 0.0 else "not finite (NaN or infinity)"
         raise SrpoError(
-            f"{name}: row {bad[0]} ({len(bad)} of {len(points)} rows in all) is {what}; the world model did not encode "
-            "that episode, so check its frames and the world model's weights."
+            f"{name}: row {bad[0]} ({len(bad)} of {len(points)} rows in all) is {what}; the world model did "
+            "not encode that episode, so check its frames and the world model's weights."
         )
     return points
 

@@ -25,7 +25,7 @@ class ReferenceReplay:
     def __init__(self, capacity_per_task: int = 64) -> None:
         if capacity_per_task < 1:
             raise SrpoError(
-                f"The replay's capacity is {capacity_per_task}: keep at least 1 success per task, or no replay."
+                f"The replay's capacity is {capacity_per_task}: keep 1 or more per task, or use no replay."
             )
         self.capacity_per_task = int(capacity_per_task)
         self._kept: dict[Hashable, deque[np.ndarray]] = {}
@@ -54,8 +54,8 @@ class ReferenceReplay:
         tasks = task.tolist() if isinstance(task, np.ndarray) else list(task)
         if points.ndim != 2 or succeeded.shape != (len(points),) or len(tasks) != len(points):
             raise SrpoError(
-                f"embeddings {points.shape}, success {succeeded.shape} and {len(tasks)} tasks do not fit: pass (N, D), "
-                "(N,) and (N,)."
+                f"embeddings {points.shape}, success {succeeded.shape} and {len(tasks)} tasks do not fit: "
+                "pass (N, D), (N,) and (N,)."
             )
         if any(not isinstance(t, str | int) for t in tasks):
             raise SrpoError("The replay is saved as JSON, so name its tasks by strings or integers.")
@@ -70,16 +70,14 @@ class ReferenceReplay:
                 self._kept.setdefault(name, deque(maxlen=self.capacity_per_task)).append(row.copy())
 
     def references(self) -> tuple[np.ndarray, list[Any]] | None:
-        """((R, D) float32, R tasks), the tasks in order of their first success, each from its oldest; None
-        when empty."""
+        """((R, D) float32, R tasks), task after task, each from its oldest success; None when empty."""
         if not self._kept:
             return None
         rows = [row for kept in self._kept.values() for row in kept]
         return np.stack(rows), [name for name, kept in self._kept.items() for _ in kept]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything kept: ``embeddings`` (R, D) float32, and ``tasks`` and ``capacity_per_task`` fit for
-        JSON."""
+        """What is kept: ``embeddings`` (R, D) float32; ``tasks`` and ``capacity_per_task`` fit for JSON."""
         embeddings, tasks = self.references() or (np.zeros((0, 0), np.float32), [])
         return {"capacity_per_task": self.capacity_per_task, "tasks": tasks, "embeddings": embeddings}
 
