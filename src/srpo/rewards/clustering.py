@@ -20,8 +20,8 @@ CLUSTERINGS = ("dbscan", "nearest", "mean")
 
 # A split is believed if the shortest link between clusters is this many times the longest within one ...
 MIN_GAP = 1.25
-# A split is believed if the shortest link between clusters is this multiple of the longest within one ...
-# a structure reasonable from about 0.5 on.
+# ... and the mean silhouette (0: no structure, 1: perfect) is at least this; Kaufman and Rousseeuw (1990)
+# call a structure reasonable from about 0.5 on.
 MIN_SILHOUETTE = 0.5
 # At most this share of the successes may be left without a neighbour by a believed split.
 MAX_NOISE = 0.2
@@ -75,7 +75,7 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
         points: (S, D) float64.
 
     Returns:
-        (S,) int64 labels 0, 1, ...; every point has one.
+        (S,) int64 labels 0, 1, ... in order of first appearance; every point has one.
     """
     one = np.zeros(len(points), dtype=np.int64)
     if len(points) < 4:
@@ -101,12 +101,13 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
 
 
 def _adopt_noise(components: np.ndarray, noise: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Labels 0 .. C-1; a point without a neighbour gets the label of the nearest point that has one."""
+    """Labels 0 .. C-1 by first appearance; a point alone gets the label of the nearest that is not."""
     labels = components.copy()
     members = np.flatnonzero(~noise)
     for i in np.flatnonzero(noise):
         labels[i] = components[members[np.argmin(distances[i, members])]]
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    _, first, index = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[index]
 
 
 def _mean_silhouette(distances: np.ndarray, labels: np.ndarray) -> float:

@@ -85,11 +85,8 @@ def progress_rewards(
         if not len(of_task):
             continue
         siirl = formula == "siirl"
-        centres = (
-            siirl_centres(of_task)
-            if siirl and clustering == "dbscan"
-            else success_centres(of_task, clustering)
-        )
+        own = siirl and clustering == "dbscan"
+        centres = siirl_centres(of_task) if own else success_centres(of_task, clustering)
         n_clusters[name] = len(centres)
         if not len(failed):
             continue
