@@ -26,9 +26,10 @@ DEPTHS = (0.026, 0.02, 0.014)  # grip_site below an object's top
 PAD_LOW, PAD_HIGH, PAD_HALF_WIDTH = -0.0044, 0.0116, 0.008  # the fingers' pads, from grip_site
 RIM_DEPTH = 0.016  # grip_site below the rim that is pinched
 RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
-MARGIN = 0.004  # free space that a planned grasp leaves
+MARGIN = 0.004  # free height that a planned grasp leaves
+ROOMS = (0.012, 0.004)  # free space beside the open fingers: what is tried for first, and what will do
 YAWS = np.deg2rad([0, *(sign * angle for angle in range(5, 90, 5) for sign in (1, -1)), 90])
-SHIFTS = (0.0, 0.008, 0.016)  # how far the gripper may be moved inwards where there is no room outside a rim
+SHIFTS = (0.0, 0.008, 0.016, 0.024)  # how far the gripper may be moved inwards where there is no room outside a rim
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def plan_grasp(
 ) -> Grasp:
     """The first grasp with room for the gripper, in a fixed order; if there is none, the one with the most room.
 
-    The order: smallest rotation; across before rim; least shifted; of two sides of a rim the one with less effort.
+    The order: much room before little; smallest rotation; across before rim; the side of a rim with less effort;
+    least shifted.
 
     Args:
         model, data: MuJoCo's, with positions up to date.
@@ -123,36 +125,33 @@ def plan_grasp(
         SrpoError: the object is too wide and has no rim.
     """
     points = shape_points(model, data, collision_geoms(model, body))
-    best: tuple[float, Grasp] | None = None
-    for yaw in YAWS:
-        for alternatives in candidates(points, float(yaw)):
-            for grasp in sorted(alternatives, key=lambda g: effort(g.position)):
-                room = clearance(model, data, grasp, ignore)
-                if room > MARGIN / 2:
-                    return grasp
-                if best is None or room > best[0]:
-                    best = room, grasp
-    if best is None:
+    grasps = [grasp for yaw in YAWS for grasp in candidates(points, float(yaw), effort)]
+    for room in ROOMS:
+        for grasp in grasps:
+            if clearance(model, data, grasp, ignore, room) > MARGIN / 2:
+                return grasp
+    if not grasps:
         raise SrpoError(
             f"the scripted expert finds no grasp from above on {model.body(body).name}:"
             " choose a task whose object is narrower than 7 cm or has a rim."
         )
-    return best[1]
+    return max(grasps, key=lambda grasp: clearance(model, data, grasp, ignore, ROOMS[-1]))
 
 
-def candidates(points: np.ndarray, yaw: float) -> list[list[Grasp]]:
-    """Grasps of an object at one yaw, whether or not there is room for them: groups of equals, best group first.
+def candidates(points: np.ndarray, yaw: float, effort: Callable[[np.ndarray], float]) -> list[Grasp]:
+    """Grasps of an object at one yaw, whether or not there is room for them, best first.
 
     Args:
         points: (N, 3) points that fill the object (m).
         yaw: of the gripper (rad).
+        effort: as for `plan_grasp`.
     """
     u = closing_direction(yaw)
     v = np.array([-u[1], u[0], 0.0])
     across, along, height = points @ u, points @ v, points[:, 2]
     top, bottom = float(height.max()), float(height.min())
     middle = (along.min() + along.max()) / 2
-    groups = []
+    grasps = []
     lowest = bottom + FINGERTIP + MARGIN
     for z in sorted({max(top - depth, lowest) for depth in DEPTHS}):
         held = (np.abs(along - middle) < FINGER_HALF_WIDTH) & (height > z + PAD_LOW)
@@ -160,29 +159,28 @@ def candidates(points: np.ndarray, yaw: float) -> list[list[Grasp]]:
         low, high = across[pads].min(), across[pads].max()
         overhangs = across[held].min() < low - 1e-4 or across[held].max() > high + 1e-4  # would hang on the pads
         if high - low < MAX_WIDTH and not overhangs:
-            groups.append([Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top)])
+            grasps.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top))
     line = np.abs(along - middle) < 0.006
     center = (across.min() + across.max()) / 2
-    for shift in SHIFTS:
-        sides = []
-        for side in (1, -1):
-            half = line & (side * (across - center) > 0)
-            if not half.any():
-                continue
+    sides = []
+    for side in (1, -1):
+        half = line & (side * (across - center) > 0)
+        if half.any():
             z = float(height[half].max()) - RIM_DEPTH
             wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
-            outer = (side * across[wall]).max() - RIM_INSET - shift
-            sides.append(Grasp(_at(side * outer * u + middle * v, z), yaw, "rim", top))
-        groups.append(sides)
-    return groups
+            outer = (side * across[wall]).max() - RIM_INSET
+            sides.append([Grasp(_at(side * (outer - s) * u + middle * v, z), yaw, "rim", top) for s in SHIFTS])
+    for side_grasps in sorted(sides, key=lambda shifted: effort(shifted[0].position)):
+        grasps.extend(side_grasps)
+    return grasps
 
 
-def clearance(model: Any, data: Any, grasp: Grasp, ignore: Collection[int]) -> float:
-    """Free height (m) under open fingers and palm at ``grasp``; negative where they would hit something."""
+def clearance(model: Any, data: Any, grasp: Grasp, ignore: Collection[int], room: float) -> float:
+    """Free height (m) under open fingers, ``room`` wider than they are, and palm; negative where they would hit."""
     u = closing_direction(grasp.yaw)
     v = np.array([-u[1], u[0], 0.0])
-    spread = np.linspace(FINGER_INNER + 0.001, FINGER_OUTER + MARGIN, 5)
-    wide = (FINGER_HALF_WIDTH + MARGIN) * np.linspace(-1, 1, 3)
+    spread = np.linspace(FINGER_INNER + 0.001, FINGER_OUTER + room, 6)
+    wide = (FINGER_HALF_WIDTH + room / 2) * np.linspace(-1, 1, 3)
     fingers = [grasp.position + s * a * u + b * v for s in (1, -1) for a in spread for b in wide]
     palm = [
         grasp.position + PALM_HALF_LENGTH * a * u + PALM_HALF_WIDTH * b * v

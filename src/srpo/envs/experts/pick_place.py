@@ -24,10 +24,11 @@ from srpo.envs.experts.grasp import (
 from srpo.types import SrpoError
 
 GAIN = 30.0  # action per metre of distance: full speed (0.3 m/s) until 3 cm before the goal
-ROTATION_GAIN = 2.0  # action per radian
-STILL_ANGLE = 0.015  # rad; smaller rotations are not commanded
 SLEW = 0.25  # largest change of a translation component from one action to the next
 NEAR_SPEED = 0.5  # action, near contact
+WRIST_HEIGHT, WRIST_OFFSET = 0.2, 0.088  # m, of joint 6 above and behind grip_site
+SPEED_BY_REACH = (0.55, 0.65), (1.0, 0.5)  # speed limit (action) by the distance from shoulder to wrist (m)
+ROTATION_GAIN_BY_REACH = (0.54, 0.62), (1.5, 0.3)  # action per radian
 CLEARANCE = 0.02  # m, between what moves and what stands below
 SLOPE, RISE = 0.8, 0.05  # of the funnel above a goal: rise per metre of distance, and at most (m)
 CLOSE_STEPS, RELEASE_STEPS, RETREAT_STEPS = 9, 8, 12
@@ -88,6 +89,7 @@ class PickPlaceExpert:
         self._site = model.site(gripper.important_sites["grip_site"]).id
         root = model.body_rootid[model.site_bodyid[self._site]]
         self._base = root
+        self._shoulder = model.body("robot0_link1").id
         self._robot = frozenset(np.flatnonzero(model.body_rootid == root).tolist())
         self._rng = np.random.default_rng(self.seed)
         self._last = np.zeros(3)
@@ -101,6 +103,7 @@ class PickPlaceExpert:
             self._plan()
         self._steps += 1
         translation, grip, speed, noisy = getattr(self, f"_{self.phase}")()
+        speed = min(speed, float(np.interp(self._reach_distance(), *SPEED_BY_REACH)))
         scale = speed / max(speed, np.abs(translation).max())
         translation = translation * scale
         if noisy and self.noise:
@@ -168,10 +171,10 @@ class PickPlaceExpert:
         self._enter("reach")
 
     def _effort(self, position: np.ndarray) -> float:
-        """How far from its base (m) the arm must reach when it grasps at ``position``: to there, or to the target."""
+        """How far from its base (m) the arm must reach to grasp at ``position``, and a little of how far to place."""
         base = self.env.data.xpos[self._base][:2]
         at_target = self._target_center()[:2] + position[:2] - self._object_position()[:2]
-        return float(max(np.linalg.norm(position[:2] - base), np.linalg.norm(at_target - base)))
+        return float(np.linalg.norm(position[:2] - base) + 0.15 * np.linalg.norm(at_target - base))
 
     def _start_carry(self) -> None:
         """Measure how the object hangs in the hand, and look at the way to the target."""
@@ -244,9 +247,18 @@ class PickPlaceExpert:
         assert self.grasp is not None
         now = self.env.data.site_xmat[self._site].reshape(3, 3)
         delta = Rotation.from_matrix(gripper_rotation(self.grasp.yaw) @ now.T).as_rotvec()
-        if np.linalg.norm(delta) < STILL_ANGLE:
-            return np.zeros(3)
-        return np.clip(ROTATION_GAIN * delta, -0.5, 0.5)
+        gain = float(np.interp(self._reach_distance(), *ROTATION_GAIN_BY_REACH))
+        return np.clip(gain * delta, -0.5, 0.5)
+
+    def _reach_distance(self) -> float:
+        """Distance (m) from the shoulder to the wrist of a hand that looks down; at 0.7 the arm is straight.
+
+        Near that the controller, which treats position and orientation as uncoupled, hardly resists a motion that
+        straightens the elbow while it tilts the hand: the expert then moves slowly and leaves the orientation alone.
+        """
+        wrist = self._position() + [0.0, 0.0, WRIST_HEIGHT] - self.env.data.xpos[self._shoulder]
+        wrist[:2] *= 1.0 - WRIST_OFFSET / np.linalg.norm(wrist[:2])
+        return float(np.linalg.norm(wrist))
 
     def _position(self) -> np.ndarray:
         return self.env.data.site_xpos[self._site].copy()
