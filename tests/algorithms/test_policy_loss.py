@@ -50,7 +50,7 @@ def test_at_ratio_one_the_gradient_is_the_policy_gradient() -> None:
     advantage, mask = torch.randn(5, dtype=torch.float64), torch.rand(5, 4) < 0.7
     log_prob = torch.log_softmax(logits, -1).gather(-1, tokens[..., None])[..., 0]
     clipped_policy_loss(log_prob, log_prob.detach(), advantage, mask).loss.backward()
-    # The plain policy gradient, by hand: d(-A log p)/dlogits = A (softmax - onehot), over the number of tokens.
+    # By hand: d(-A log p) / d logits = A (softmax - onehot), over the number of tokens.
     onehot = torch.nn.functional.one_hot(tokens, 7)
     expected = (
         advantage[:, None, None]

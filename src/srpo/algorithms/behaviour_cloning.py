@@ -65,30 +65,28 @@ def behaviour_cloning_loss(
         raise SrpoError(
             f"bin_sigma {bin_sigma} must be 0 or more and label_smoothing {label_smoothing} in [0, 1)."
         )
-    weights = mask.detach().to(logits.dtype)
+    weights = mask.detach().to(torch.promote_types(logits.dtype, torch.float32))
     counts = weights > 0
     bins = logits.shape[-1]
-    target = torch.where(counts, tokens.long(), torch.zeros_like(tokens, dtype=torch.long))
+    rows, target = logits[counts].to(torch.promote_types(logits.dtype, torch.float32)), tokens[counts].long()
     if bool(((target < 0) | (target >= bins)).any()):
         raise SrpoError(
             f"A token is outside 0..{bins - 1}: the data was tokenised for another number of bins."
         )
-    kept = torch.where(counts.unsqueeze(-1), logits, torch.zeros_like(logits))
-    if not torch.isfinite(kept).all():
-        raise SrpoError(
-            "The policy's logits hold NaN or infinity: use a smaller learning rate, and check the inputs."
-        )
-    log_p = torch.log_softmax(kept, dim=-1)
+    log_p = torch.log_softmax(rows, dim=-1)
     if bin_sigma > 0:
         nll = -(_gaussian_targets(bins, bin_sigma, log_p)[target] * log_p).sum(-1)
     else:
         nll = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     if label_smoothing > 0:
         nll = (1 - label_smoothing) * nll - label_smoothing * log_p.mean(-1)
-    total = weights.sum()
-    weights = weights / torch.where(total > 0, total, torch.ones_like(total))
+    if not torch.isfinite(nll).all():
+        raise SrpoError(
+            "The policy's logits hold NaN or infinity: use a smaller learning rate, and check the inputs."
+        )
+    weights = weights[counts] / weights.sum()
     with torch.no_grad():
-        error = (kept.argmax(-1) - target).abs()
+        error = (rows.argmax(-1) - target).abs()
         accuracy = (weights * (error == 0)).sum()
         within = (weights * (error <= within_bins)).sum()
     return CloningLoss((weights * nll).sum(), accuracy, within)
