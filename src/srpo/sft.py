@@ -195,7 +195,7 @@ def _step(
     if not torch.isfinite(norm):
         raise SrpoError(f"The gradient of SFT step {step} is not finite; lower --learning-rate.")
     optimizer.step()
-    return {"loss": float(result.loss)}
+    return {"loss": result.loss.item()}
 
 
 @torch.no_grad()

@@ -23,8 +23,6 @@ MIN_GAP = 1.25
 # ... and the mean silhouette (0: no structure, 1: perfect) is at least this; Kaufman and Rousseeuw (1990)
 # call a structure reasonable from about 0.5 on.
 MIN_SILHOUETTE = 0.5
-# At most this share of the successes may be left without a neighbour by a believed split.
-MAX_NOISE = 0.2
 
 
 def success_centres(embeddings: np.ndarray, clustering: str = "dbscan") -> np.ndarray:
@@ -62,14 +60,14 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
 
     DBSCAN with ``min_samples=2`` gives the connected components of the graph that links points closer than
     eps, that is, a cut through the single-linkage tree, so S points have at most S - 1 different results. A
-    cut is a candidate if it leaves two clusters or more, at most `MAX_NOISE` of the points alone, the gap
-    between the merge heights below and above it is at least `MIN_GAP`, and the mean silhouette is at least
-    `MIN_SILHOUETTE`. The candidate with the highest silhouette is taken; without one, all points are one
-    cluster. All criteria are ratios of distances, so the result does not change when the points are moved,
-    turned or scaled, and they work in any dimension.
+    cut is a candidate if it leaves two clusters or more, the merge height above it is more than `MIN_GAP`
+    times the one below, and the mean silhouette is at least `MIN_SILHOUETTE`. The candidate with the highest
+    silhouette is taken; without one, all points are one cluster. All criteria are ratios of distances, so the
+    result does not change when the points are moved, turned or scaled, and they work in any dimension.
 
-    Two modes whose means are 4 or more RMS radii of a mode apart are told apart, and 2 radii are not, in 64
-    and in 1,408 dimensions; a single mode is one cluster unless it is nearly one-dimensional.
+    Two normal modes whose means are 4 or more RMS radii of a mode apart are told apart, in 64 and in 1,408
+    dimensions; at 2 radii they are one. A single mode is one cluster unless its variance lies in one or two
+    dimensions: with variances falling as 1 / k^2, 4 % of sets of 4 were split and none of 30.
 
     Args:
         points: (S, D) float64.
@@ -91,7 +89,7 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
         components = fcluster(tree, (below + above) / 2, criterion="distance") - 1
         sizes = np.bincount(components)
         noise = sizes[components] == 1
-        if (sizes > 1).sum() < 2 or noise.mean() > MAX_NOISE:
+        if (sizes > 1).sum() < 2:
             continue
         labels = _adopt_noise(components, noise, distances)
         quality = _mean_silhouette(distances, labels)

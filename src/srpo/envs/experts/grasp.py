@@ -24,12 +24,13 @@ PALM_HALF_LENGTH, PALM_HALF_WIDTH = 0.104, 0.032
 MAX_WIDTH = 0.072  # widest object between the fingers
 DEPTHS = (0.026, 0.02, 0.014)  # grip_site below an object's top
 PAD_LOW, PAD_HIGH, PAD_HALF_WIDTH = -0.0044, 0.0116, 0.008  # the fingers' pads, from grip_site
-RIM_DEPTH = 0.016  # grip_site below the rim that is pinched
+RIM_DEPTH = 0.012  # grip_site below the rim that is pinched
 RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
 MARGIN = 0.004  # free height that a planned grasp leaves
-ROOMS = (0.012, 0.004)  # free space beside the open fingers: what is tried for first, and what will do
+ROOMS = (0.012, 0.008, 0.004, 0.001)  # free space beside the open fingers: what is tried for first, and what will do
 YAWS = np.deg2rad([0, *(sign * angle for angle in range(5, 90, 5) for sign in (1, -1)), 90])
-SHIFTS = (0.0, 0.008, 0.016, 0.024)  # how far the gripper may be moved inwards where there is no room outside a rim
+GIVES_WAY = 0.006  # the inner finger may overlap the far wall of a bowl so much: it slides down and pushes the bowl
+SHIFTS = (0.0, 0.008, 0.016, 0.024, 0.032)  # how far the gripper may be moved inwards where there is no room outside a rim
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Grasp:
         position: (3,) float64, of grip_site (m).
         yaw: rotation about the world's z axis (rad); at 0 the fingers close along y.
         kind: ``"across"``: the object is between the fingers; ``"rim"``: its wall is.
+        side: of a rim: +1 if the wall lies in the closing direction from the object's middle, -1 if opposite; else 0.
         top: height of the object's highest point (m).
     """
 
     position: np.ndarray
     yaw: float
     kind: str
+    side: int
     top: float
 
 
@@ -159,7 +162,7 @@ def candidates(points: np.ndarray, yaw: float, effort: Callable[[np.ndarray], fl
         low, high = across[pads].min(), across[pads].max()
         overhangs = across[held].min() < low - 1e-4 or across[held].max() > high + 1e-4  # would hang on the pads
         if high - low < MAX_WIDTH and not overhangs:
-            grasps.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", top))
+            grasps.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", 0, top))
     line = np.abs(along - middle) < 0.006
     center = (across.min() + across.max()) / 2
     sides = []
@@ -169,7 +172,7 @@ def candidates(points: np.ndarray, yaw: float, effort: Callable[[np.ndarray], fl
             z = float(height[half].max()) - RIM_DEPTH
             wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
             outer = (side * across[wall]).max() - RIM_INSET
-            sides.append([Grasp(_at(side * (outer - s) * u + middle * v, z), yaw, "rim", top) for s in SHIFTS])
+            sides.append([Grasp(_at(side * (outer - s) * u + middle * v, z), yaw, "rim", side, top) for s in SHIFTS])
     for side_grasps in sorted(sides, key=lambda shifted: effort(shifted[0].position)):
         grasps.extend(side_grasps)
     return grasps
@@ -179,9 +182,11 @@ def clearance(model: Any, data: Any, grasp: Grasp, ignore: Collection[int], room
     """Free height (m) under open fingers, ``room`` wider than they are, and palm; negative where they would hit."""
     u = closing_direction(grasp.yaw)
     v = np.array([-u[1], u[0], 0.0])
-    spread = np.linspace(FINGER_INNER + 0.001, FINGER_OUTER + room, 6)
+    spread = np.arange(FINGER_INNER + 0.001, FINGER_OUTER + room + 0.003, 0.003)
     wide = (FINGER_HALF_WIDTH + room / 2) * np.linspace(-1, 1, 3)
-    fingers = [grasp.position + s * a * u + b * v for s in (1, -1) for a in spread for b in wide]
+    inner = spread[spread < FINGER_OUTER - GIVES_WAY]
+    sides = [(side, inner if side == -grasp.side else spread) for side in (1, -1)]
+    fingers = [grasp.position + side * a * u + b * v for side, reach in sides for a in reach for b in wide]
     palm = [
         grasp.position + PALM_HALF_LENGTH * a * u + PALM_HALF_WIDTH * b * v
         for a in np.linspace(-1, 1, 7)

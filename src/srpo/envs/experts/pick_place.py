@@ -31,7 +31,9 @@ SPEED_BY_REACH = (0.55, 0.65), (1.0, 0.5)  # speed limit (action) by the distanc
 ROTATION_GAIN_BY_REACH = (0.54, 0.62), (1.5, 0.3)  # action per radian
 CLEARANCE = 0.02  # m, between what moves and what stands below
 SLOPE, RISE = 0.8, 0.05  # of the funnel above a goal: rise per metre of distance, and at most (m)
-CLOSE_STEPS, RELEASE_STEPS, RETREAT_STEPS = 9, 8, 12
+CLOSE_STEPS = 5, 14  # at least, at most
+STILL_FINGERS = 0.005  # m/s; slower fingers hold something
+RELEASE_STEPS, RETREAT_STEPS = 8, 12
 
 
 class Corridor:
@@ -119,16 +121,22 @@ class PickPlaceExpert:
         assert self.grasp is not None
         goal, here = self.grasp.position, self._position()
         move, over = self._field(goal, FINGERTIP, 0.004)
-        distance = np.linalg.norm(goal - here)
-        if distance < 0.005 or (self._steps > 100 and distance < 0.01):
+        distance = float(np.linalg.norm(goal - here))
+        if distance < self._nearest - 1e-3:
+            self._nearest, self._nearest_step = distance, self._steps
+        stuck = self._steps > self._nearest_step + 8
+        if distance < 0.005 or (stuck and distance < 0.015):
             self._enter("close")
+        elif stuck and distance < 0.05:
+            self._enter("retreat")
         near = here[2] - goal[2] < 0.05
         return move, -1.0, NEAR_SPEED if near else 1.0, over
 
     def _close(self) -> tuple[np.ndarray, float, float, bool]:
         """Close the fingers and wait until they hold."""
         assert self.grasp is not None
-        if self._steps >= CLOSE_STEPS:
+        fingers = np.abs(self.env.data.qvel[self.env.problem.robots[0]._ref_gripper_joint_vel_indexes])
+        if (self._steps > CLOSE_STEPS[0] and fingers.max() < STILL_FINGERS) or self._steps >= CLOSE_STEPS[1]:
             self._start_carry()
         return GAIN * (self.grasp.position - self._position()), 1.0, 0.2, False
 
@@ -168,6 +176,7 @@ class PickPlaceExpert:
         self.grasp = plan_grasp(model, data, self._object, self._robot, self._effort)
         self._corridor = Corridor(model, data, self._position(), self.grasp.position, 0.06, self._robot)
         self.attempts += 1
+        self._nearest, self._nearest_step = np.inf, 0
         self._enter("reach")
 
     def _effort(self, position: np.ndarray) -> float:

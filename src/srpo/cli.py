@@ -1,0 +1,122 @@
+"""Command line: ``srpo collect | sft | train | eval | report | presets | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from srpo.types import SrpoError
+
+_EXIT_MISTAKE, _EXIT_INTERRUPT = 2, 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="srpo",
+        description="Self-Referential Policy Optimization: let a vision-language-action policy practise in simulation.",
+        epilog="Every setting of a preset can be changed by name: srpo train libero-quick --steps 5 "
+        "--learner.learning-rate 1e-4. 'srpo presets NAME' lists them.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str, preset: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        if preset:
+            sub.add_argument("preset", help="named configuration, see 'srpo presets'")
+            sub.add_argument("--seed", type=int, default=0, help="one seed for everything")
+            sub.add_argument("--workers", type=int, default=None, help="processes; default: one a core")
+        return sub
+
+    collect = command("collect", "write demonstrations by scripted experts")
+    collect.add_argument("--out", required=True, help="folder of the demonstrations")
+
+    sft = command("sft", "clone demonstrations (supervised fine-tuning)")
+    sft.add_argument("--demos", required=True, help="folder written by srpo collect")
+    sft.add_argument("--run", required=True, help="run folder; the policy goes to RUN/policy")
+    sft.add_argument("--resume", action="store_true", help="continue an interrupted run")
+
+    train = command("train", "practise with SRPO (or GRPO: --reward sparse)")
+    train.add_argument("--policy", required=True, help="policy folder to start from, for example RUN/policy of srpo sft")
+    train.add_argument("--run", required=True, help="run folder: policy, checkpoints, metrics, videos, report.html")
+    train.add_argument("--resume", action="store_true", help="continue from the last completed step")
+
+    evaluate = commands.add_parser("eval", help="success of a policy, with Wilson 95 % intervals")
+    evaluate.add_argument("policy", help="policy folder")
+    evaluate.add_argument("--suite", default="libero_object")
+    evaluate.add_argument("--tasks", default="", help="task numbers, comma-separated; default: all")
+    evaluate.add_argument("--states", type=int, default=50, help="initial states per task")
+    evaluate.add_argument("--protocol", default="held-out", help="held-out or paper")
+    evaluate.add_argument("--temperature", type=float, default=0.0, help="0: greedy decoding")
+    evaluate.add_argument("--quality", default="fast", help="rendering: fast or full")
+    evaluate.add_argument("--max-steps", type=int, default=None, help="step limit; default: the suite's")
+    evaluate.add_argument("--videos", type=int, default=0, help="filmed episodes per task")
+    evaluate.add_argument("--workers", type=int, default=None)
+    evaluate.add_argument("--out", default=None, help="folder for eval.json and videos; default: print only")
+
+    report = commands.add_parser("report", help="write RUN/report.html, one self-contained file")
+    report.add_argument("run", help="run folder of srpo train")
+
+    presets = commands.add_parser("presets", help="list the presets, or all settings of one")
+    presets.add_argument("name", nargs="?")
+
+    commands.add_parser("doctor", help="check GL, MuJoCo, LIBERO, torch, GPU, disk; say what to install")
+    return parser
+
+
+def overrides(arguments: Sequence[str]) -> dict[str, str]:
+    """``["--steps", "5", "--formula=siirl"]`` to ``{"steps": "5", "formula": "siirl"}``."""
+    out: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        name = rest.pop(0)
+        if not name.startswith("--"):
+            raise SrpoError(f"Cannot read '{name}'; settings look like --steps 5.")
+        name, equals, value = name[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise SrpoError(f"--{name} needs a value, for example --{name} 5.")
+            value = rest.pop(0)
+        out[name] = value
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code (2: a mistake the message explains, 130: interrupted)."""
+    options, extra = _parser().parse_known_args(argv)
+    try:
+        changes = overrides(extra)
+        if changes and options.command not in ("collect", "sft", "train"):
+            raise SrpoError(f"There is no option '--{next(iter(changes))}' of srpo {options.command}; see --help.")
+        return _run(options, changes)
+    except SrpoError as error:
+        print(f"srpo: {error}", file=sys.stderr)
+        return _EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("\nsrpo: interrupted; finished work is kept, continue with --resume.", file=sys.stderr)
+        return _EXIT_INTERRUPT
+
+
+def _run(options: argparse.Namespace, changes: dict[str, str]) -> int:
+    # Imports where used: `srpo --help` and `srpo doctor` must work where half of the packages are missing.
+    if options.command == "doctor":
+        from srpo import doctor
+
+        return doctor.main()
+    if options.command == "presets":
+        from srpo.commands import show_presets
+
+        return show_presets(options.name)
+    if options.command == "report":
+        from srpo.commands import report
+
+        return report(options)
+    from srpo import commands
+
+    if options.command == "eval":
+        return commands.evaluate(options)
+    return {"collect": commands.collect, "sft": commands.sft, "train": commands.train}[options.command](options, changes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""What the commands do: wire the parts together, show progress, write the run folder."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from srpo import presets
+from srpo.config import field_names, override
+from srpo.data.demonstrations import DemonstrationSet
+from srpo.envs import libero
+from srpo.evaluation import evaluate as evaluation
+from srpo.policies.compact import CompactPolicy
+from srpo.provenance import provenance, write_json
+from srpo.report import write_report
+from srpo.rollout.collector import Collector, default_workers
+from srpo.rollout.runner import RolloutConfig
+from srpo.sampler import evaluation_states
+from srpo.tracking import Console, CsvLogger, TensorboardLogger
+from srpo.trainer import StepRecord, TrainConfig, Trainer
+from srpo.types import Episode, SrpoError, Task
+from srpo.world_models import create
+
+
+def show_presets(name: str | None) -> int:
+    """List the presets, or all settings of one."""
+    if name is None:
+        for key, value in presets.PRESETS.items():
+            print(f"{key:18} {value.description}")
+        return 0
+    chosen = presets.preset(name)
+    for part in ("collect", "sft", "train"):
+        config = getattr(chosen, part)
+        print(f"\nsrpo {part} {name}")
+        for field in field_names(config):
+            value: Any = config
+            for step in field.split("."):
+                value = getattr(value, step)
+            print(f"  --{field.replace('_', '-')} {value}")
+    return 0
+
+
+def _split_common(changes: dict[str, str], keys: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    common = {k: v for k, v in changes.items() if k in keys}
+    return common, {k: v for k, v in changes.items() if k not in keys}
+
+
+def _resolve(options: argparse.Namespace) -> presets.Preset:
+    return presets.with_seed(presets.preset(options.preset), options.seed)
+
+
+def collect(options: argparse.Namespace, changes: dict[str, str]) -> int:
+    """``srpo collect``."""
+    from srpo.collect import collect as run
+
+    chosen = _resolve(options)
+    # Which tasks is a setting of the experiment, shared by its three commands.
+    where, own = _split_common(changes, ("suite", "tasks"))
+    tasks = _tasks(override(chosen.train, where))
+    config = override(chosen.collect, own)
+    folder = DemonstrationSet(options.out)
+    console = Console()
+    console.header(f"srpo collect · {options.preset}", {"tasks": len(tasks), "demonstrations per task": config.demos})
+    present = sum(sum(folder.attempts(t).values()) for t in tasks)
+    with console.phase("collect", config.demos * len(tasks) - present, "demos") as phase:
+        done = run(folder, tasks, config, options.workers, lambda success: phase.advance(1 if success else 0))
+    for task in tasks:
+        successes, attempts = done[task.id]
+        console.message(f"{task.id}: {successes} demonstrations from {attempts} attempts of the expert")
+    return 0
+
+
+def sft(options: argparse.Namespace, changes: dict[str, str]) -> int:
+    """``srpo sft``."""
+    from srpo import sft as cloning
+
+    config = override(_resolve(options).sft, changes)
+    run = Path(options.run)
+    _fresh(run, options.resume, run / "policy")
+    console = Console()
+    console.header(f"srpo sft · {options.preset}", {"steps": config.steps, "demonstrations": options.demos})
+    _save_settings(run, "sft", config, options.seed)
+    metrics = CsvLogger(run / "sft.csv")
+    losses: list[float] = []
+    with console.phase("features", None, "demos") as features, console.phase("sft", config.steps, "steps") as steps:
+
+        def on_step(row: dict[str, float]) -> None:
+            steps.update(int(row["step"]))
+            losses.append(row["loss"])
+            if "validation_loss" in row or row["step"] % 50 == 0:
+                metrics.log({**row, "loss": sum(losses) / len(losses)})
+                losses.clear()
+            if "validation_loss" in row:
+                console.message(f"step {row['step']:.0f}: validation loss {row['validation_loss']:.3f} nats a token")
+
+        cloning.train(
+            DemonstrationSet(options.demos),
+            config,
+            run,
+            resume=options.resume,
+            on_features=lambda done, total: features.update(done),
+            on_step=on_step,
+        )
+    console.message(f"policy: {run / 'policy'}")
+    return 0
+
+
+def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
+    """``srpo train``: evaluate, practise, evaluate again, report."""
+    config = override(_resolve(options).train, changes)
+    if options.workers:
+        config = replace(config, workers=options.workers)
+    run = Path(options.run)
+    _fresh(run, options.resume, run / "metrics.csv")
+    policy = CompactPolicy.from_pretrained(options.policy)
+    tasks = _tasks(config)
+    evaluation_states(config.protocol, config.evaluation_states)  # refuses what is impossible before any work
+    _save_settings(run, "train", config, options.seed, {"policy": str(options.policy), "preset": options.preset})
+    console = Console(steps=config.steps)
+    console.header(
+        f"srpo train · {options.preset}",
+        {
+            "policy": options.policy,
+            "tasks": ", ".join(t.id for t in tasks),
+            "reward": config.reward,
+            "episodes per step": config.groups * config.group_size,
+            "steps": config.steps,
+            "workers": config.workers or default_workers(),
+        },
+    )
+    torch.set_num_threads(config.workers or default_workers())
+    rollout = replace(config.rollout, world_model=config.rollout.world_model if config.reward == "srpo" else None)
+    with Collector(policy, rollout, config.workers) as collector:
+        trainer = Trainer(config, policy, tasks, collector, create(config.rollout.world_model or "image"), run)
+        if options.resume and trainer.resume():
+            console.message(f"resumed after step {trainer.done}")
+        session = _Session(config, tasks, collector, run, console, str(options.policy))
+        if not (run / "eval_before.json").is_file():
+            session.evaluate(policy, "before", config.videos)
+        session.practise(trainer)
+        final = copy.deepcopy(policy)
+        final.load_state_dict(trainer.final_weights())
+        final.save_pretrained(run / "policy")
+        session.evaluate(final, "after", config.videos)
+        for reason in collector.pool.stats.reasons:
+            console.warning(f"a worker was replaced: {reason.strip().splitlines()[-1]}")
+    console.message(f"report: {write_report(run)}")
+    return 0
+
+
+class _Session:
+    """One run of ``srpo train``: evaluations and steps, shown and logged."""
+
+    def __init__(
+        self, config: TrainConfig, tasks: Sequence[Task], collector: Collector, run: Path, console: Console, start: str
+    ) -> None:
+        self.config, self.tasks, self.collector = config, tasks, collector
+        self.run, self.console, self.start = run, console, start
+
+    def evaluate(self, policy: Any, phase: str, videos: int) -> dict[str, Any]:
+        requests = evaluation.evaluation_requests(
+            self.tasks, self.config.protocol, self.config.evaluation_states, videos=videos
+        )
+        with self.console.phase(f"evaluate ({phase})", len(requests), "episodes") as progress:
+            episodes = evaluation.evaluate(self.collector, policy, requests, _counting(progress))
+        result = evaluation.result(
+            episodes,
+            checkpoint=self.start if phase == "before" else str(self.run / "policy"),
+            suite=self.config.suite,
+            protocol=self.config.protocol,
+        )
+        if phase in ("before", "after"):
+            write_json(self.run / f"eval_{phase}.json", result)
+            evaluation.write_videos(self.run / "videos", phase, episodes)
+        low, high = result["overall"]["wilson_95"]
+        self.console.message(
+            f"success {phase}: {result['overall']['success_rate']:.1%} "
+            f"[{low:.1%}, {high:.1%}] of {len(episodes)} held-out attempts"
+            if self.config.protocol == "held-out"
+            else f"success {phase}: {result['overall']['success_rate']:.1%} [{low:.1%}, {high:.1%}]"
+        )
+        return result
+
+    def practise(self, trainer: Trainer) -> None:
+        metrics = CsvLogger(self.run / "metrics.csv")
+        metrics.resume(trainer.done)
+        self.console.resume(metrics.rows())
+        board = TensorboardLogger(self.run / "tensorboard")
+        board.resume(trainer.done)
+        config = self.config
+        for _ in range(trainer.done, config.steps):
+            with self.console.phase("roll out", config.groups * config.group_size, "episodes") as progress:
+                row, record = trainer.step(_counting(progress))
+            row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]
+            if config.evaluate_every and trainer.done % config.evaluate_every == 0 and trainer.done < config.steps:
+                final = copy.deepcopy(trainer.policy)
+                final.load_state_dict(trainer.final_weights())
+                overall = self.evaluate(final, f"step {trainer.done}", 0)["overall"]
+                row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
+            trainer.save()
+            metrics.log(row)
+            board.log(row)
+            self.console.step_table(row)
+            if trainer.done == 1:
+                _write_graded(self.run, record)
+        board.close()
+
+
+def _counting(progress: Any) -> Callable[[Episode], None]:
+    """Advance a progress line by one episode."""
+
+    def count(episode: Episode) -> None:
+        progress.advance(1)
+
+    return count
+
+
+def _write_graded(run: Path, record: StepRecord) -> None:
+    """Progress curves of graded episodes, for the report."""
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """``srpo eval``."""
+    policy = CompactPolicy.from_pretrained(options.policy)
+    indices = [int(i) for i in options.tasks.split(",") if i] or None
+    tasks = evaluation.shortened(libero.tasks(options.suite, indices), options.max_steps)
+    requests = evaluation.evaluation_requests(
+        tasks, options.protocol, options.states, options.temperature, options.videos
+    )
+    console = Console()
+    rollout = RolloutConfig(quality=options.quality, world_model=None)
+    with (
+        Collector(policy, rollout, options.workers) as collector,
+        console.phase("evaluate", len(requests), "episodes") as progress,
+    ):
+        episodes = evaluation.evaluate(collector, policy, requests, _counting(progress))
+    result = evaluation.result(
+        episodes, checkpoint=str(options.policy), suite=options.suite, protocol=options.protocol
+    )
+    for task, rate in [*result["tasks"].items(), ("mean", result["overall"])]:
+        low, high = rate["wilson_95"]
+        console.message(
+            f"{task:20} {rate['successes']:4d} / {rate['episodes']:<4d} {rate['success_rate']:6.1%} [{low:.1%}, {high:.1%}]"
+        )
+    if options.out:
+        write_json(Path(options.out) / "eval.json", result)
+        if options.videos:
+            evaluation.write_videos(Path(options.out) / "videos", "eval", episodes)
+        console.message(f"written: {options.out}")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """``srpo report``."""
+    print(write_report(Path(options.run)))
+    return 0
+
+
+def _tasks(config: TrainConfig) -> list[Task]:
+    return libero.tasks(config.suite, list(config.tasks) or None)
+
+
+def _fresh(run: Path, resume: bool, sign: Path) -> None:
+    if sign.exists() and not resume:
+        raise SrpoError(f"{run} already holds a run: continue it with --resume, or give another --run.")
+
+
+def _save_settings(run: Path, part: str, config: Any, seed: int, more: dict[str, Any] | None = None) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    name = "config.json" if part == "train" else f"{part}_config.json"
+    write_json(run / name, {**(more or {}), part: asdict(config)})
+    write_json(run / ("provenance.json" if part == "train" else f"{part}_provenance.json"), provenance(seed))

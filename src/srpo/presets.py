@@ -1,0 +1,88 @@
+"""Named, typed configurations. A preset holds the settings of a whole experiment: demonstrations, cloning, RL."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, replace
+
+from srpo.collect import CollectConfig
+from srpo.learner import LearnerConfig
+from srpo.rollout.runner import RolloutConfig
+from srpo.sft import SftConfig
+from srpo.trainer import TrainConfig
+from srpo.types import SrpoError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One experiment.
+
+    Attributes:
+        description: one line for ``srpo presets``.
+        collect: demonstrations.
+        sft: behaviour cloning.
+        train: RL.
+    """
+
+    description: str
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+_QUICK = Preset(
+    "one LIBERO-Object task on two CPU cores, in minutes",
+    collect=CollectConfig(demos=10),
+    sft=SftConfig(steps=1000),
+    train=TrainConfig(suite="libero_object", tasks=(0,), steps=20, evaluation_states=100),
+)
+
+PRESETS: dict[str, Preset] = {
+    "libero-quick": _QUICK,
+    "libero-object": Preset(
+        "all ten LIBERO-Object tasks, one language-conditioned compact policy",
+        collect=CollectConfig(demos=10),
+        sft=SftConfig(steps=6000, batch=128),
+        train=TrainConfig(suite="libero_object", steps=200, groups=16, evaluate_every=20),
+    ),
+    "libero-spatial": Preset(
+        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy",
+        collect=CollectConfig(demos=10),
+        sft=SftConfig(steps=6000, batch=128),
+        train=TrainConfig(suite="libero_spatial", steps=200, groups=16, evaluate_every=20),
+    ),
+    "debug": Preset(
+        "a tiny budget that touches everything (for tests; learns nothing)",
+        collect=CollectConfig(demos=2),
+        sft=SftConfig(steps=4, batch=8, augmentations=1, validate_every=2, save_every=2, stride=8),
+        train=TrainConfig(
+            suite="libero_object",
+            tasks=(0,),
+            steps=2,
+            groups=2,
+            group_size=2,
+            evaluation_states=2,
+            videos=1,
+            rollout=RolloutConfig(max_steps=24),
+            learner=LearnerConfig(epochs=1, minibatch=8),
+        ),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """A preset by name; SrpoError names the nearest one."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+        raise SrpoError(f"There is no preset '{name}'; did you mean '{near}'? (All: {', '.join(PRESETS)})")
+    return PRESETS[name]
+
+
+def with_seed(base: Preset, seed: int) -> Preset:
+    """The preset with one seed for everything."""
+    return replace(
+        base,
+        collect=replace(base.collect, seed=seed),
+        sft=replace(base.sft, seed=seed),
+        train=replace(base.train, seed=seed),
+    )
