@@ -73,12 +73,31 @@ def test_three_modes_of_different_width() -> None:
 
 
 def test_an_outlier_joins_the_nearest_cluster() -> None:
-    # Two pairs 10 apart and a lone point at 17, whose nearest other point is 10.1: it joins the second pair.
-    # Single-linkage heights: 0.1, 0.1, 6.9, 9.9. The cut between 0.1 and 6.9 leaves one of five points alone.
-    points = np.array([[0.0], [0.1], [10.0], [10.1], [17.0]])
-    assert dbscan_labels(points).tolist() == [0, 0, 1, 1, 1]
-    # Centres: 0.05 and (10 + 10.1 + 17) / 3 = 12.3667.
-    np.testing.assert_allclose(success_centres(points), [[0.05], [37.1 / 3]])
+    # Single-linkage heights: 0.1 (four times), 9.8, 19.8. The cut below 9.8 leaves the point at 30 alone;
+    # with the second three the mean silhouette is 0.61 (about 0.99 for the first three, 0.33 for the others).
+    points = np.array([0.0, 0.1, 0.2, 10.0, 10.1, 10.2, 30.0])[:, None]
+    assert dbscan_labels(points).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    # Centres: 0.1 and (10 + 10.1 + 10.2 + 30) / 4 = 15.075.
+    np.testing.assert_allclose(success_centres(points), [[0.1], [15.075]])
+
+
+def test_a_gap_must_be_clear() -> None:
+    # Eight points on a line, 1 apart, with a wider step in the middle. Silhouettes of a half with the step
+    # 1.2, from its end inwards: (5.7 - 2) / 5.7, (4.7 - 4/3) / 4.7, (3.7 - 4/3) / 3.7, (2.7 - 2) / 2.7; mean
+    # 0.57. So the halves are placed well enough, but 1.2 is no clear gap, and 1.3 is one.
+    line = np.array([0.0, 1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0])[:, None]
+    right = (np.arange(8) >= 4)[:, None]
+    assert dbscan_labels(line + 1.2 * right).tolist() == [0] * 8
+    assert dbscan_labels(line + 1.3 * right).tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_gap_within_long_rows_is_no_split() -> None:
+    # Two rows of six points, 1 apart, lie 2 apart: the gap is twice the step, but the ends of a row are
+    # farther from each other than from the other row. End of a row: a = 3, b = mean of sqrt(4 + k^2), k =
+    # 0..5, = 3.42: silhouette 0.12. With the rows 20 apart it is above (20 - 3) / 20 = 0.85.
+    row = np.stack([np.arange(6.0), np.zeros(6)], axis=1)
+    assert dbscan_labels(np.concatenate([row, row + np.array([0, 2])])).tolist() == [0] * 12
+    assert dbscan_labels(np.concatenate([row, row + np.array([0, 20])])).tolist() == [0] * 6 + [1] * 6
 
 
 def test_identical_successes_are_one_cluster() -> None:
