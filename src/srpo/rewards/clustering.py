@@ -65,9 +65,10 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
     silhouette is taken; without one, all points are one cluster. All criteria are ratios of distances, so the
     result does not change when the points are moved, turned or scaled, and they work in any dimension.
 
-    Two normal modes whose means are 4 or more RMS radii of a mode apart are told apart, in 64 and in 1,408
-    dimensions; at 2 radii they are one. A single mode is one cluster unless its variance lies in one or two
-    dimensions: with variances falling as 1 / k^2, 4 % of sets of 4 were split and none of 30.
+    Measured with normal modes in 64 and 1,408 dimensions: two whose means are 4 RMS radii of a mode apart are
+    told apart (2 + 2, 3 + 9 and 10 + 40 points), at 2 radii they are mostly one. One mode is one cluster unless
+    nearly all its variance lies in one or two dimensions: with variances falling as 1 / k^2, 5 % of sets of 4
+    points and 1 % of sets of 12 were split.
 
     Args:
         points: (S, D) float64.
