@@ -66,7 +66,7 @@ def dbscan_labels(points: np.ndarray) -> np.ndarray:
     result does not change when the points are moved, turned or scaled, and they work in any dimension.
 
     Measured with normal modes in 64 and 1,408 dimensions: two whose means are 4 RMS radii of a mode apart are
-    told apart (2 + 2, 3 + 9 and 10 + 40 points), at 2 radii they are mostly one. One mode is one cluster unless
+    told apart (2 + 2, 3 + 9, 10 + 40 points); at 2 radii they are mostly one. One mode is one cluster unless
     nearly all its variance lies in one or two dimensions: with variances falling as 1 / k^2, 5 % of sets of 4
     points and 1 % of sets of 12 were split.
 
