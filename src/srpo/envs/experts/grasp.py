@@ -24,11 +24,14 @@ PALM_HALF_LENGTH, PALM_HALF_WIDTH = 0.104, 0.032
 MAX_WIDTH = 0.072  # widest object between the fingers
 DEPTHS = (0.026, 0.02, 0.014)  # grip_site below an object's top
 PAD_LOW, PAD_HIGH, PAD_HALF_WIDTH = -0.0044, 0.0116, 0.008  # the fingers' pads, from grip_site
-RIM_DEPTH = 0.012  # grip_site below the rim that is pinched
+RIM_DEPTH = 0.015  # grip_site below the rim that is pinched
 RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
 MARGIN = 0.004  # free height that a planned grasp leaves
 ROOMS = (0.012, 0.008, 0.004, 0.001)  # free space beside the open fingers: what is tried for first, and what will do
 YAWS = np.deg2rad([0, *(sign * angle for angle in range(5, 90, 5) for sign in (1, -1)), 90])
+STEP = 0.015  # m, what an object can be pushed onto
+ROOM_COST = 2.0  # metres of reach that a metre of missing room is worth
+YAW_COST = 0.1  # metres of reach that a radian of rotation is worth
 GIVES_WAY = 0.006  # the inner finger may overlap the far wall of a bowl so much: it slides down and pushes the bowl
 SHIFTS = (0.0, 0.008, 0.016, 0.024, 0.032)  # how far the gripper may be moved inwards where there is no room outside a rim
 
@@ -42,6 +45,7 @@ class Grasp:
         yaw: rotation about the world's z axis (rad); at 0 the fingers close along y.
         kind: ``"across"``: the object is between the fingers; ``"rim"``: its wall is.
         side: of a rim: +1 if the wall lies in the closing direction from the object's middle, -1 if opposite; else 0.
+        shift: how far the gripper is moved inwards from the middle of a rim's wall (m).
         top: height of the object's highest point (m).
     """
 
@@ -49,6 +53,7 @@ class Grasp:
     yaw: float
     kind: str
     side: int
+    shift: float
     top: float
 
 
@@ -110,93 +115,138 @@ def surface_heights(
     return heights
 
 
-def plan_grasp(
-    model: Any, data: Any, body: int, ignore: Collection[int], effort: Callable[[np.ndarray], float]
-) -> Grasp:
-    """The first grasp with room for the gripper, in a fixed order; if there is none, the one with the most room.
-
-    The order: much room before little; smallest rotation; across before rim; the side of a rim with less effort;
-    least shifted.
+class GraspPlanner:
+    """Plans grasps of one object as it lies now.
 
     Args:
         model, data: MuJoCo's, with positions up to date.
         body: the object.
         ignore: ids of the robot's bodies.
-        effort: how inconvenient a position of grip_site, (3,), is.
-
-    Raises:
-        SrpoError: the object is too wide and has no rim.
+        effort: how inconvenient a position of grip_site, (3,), is for the arm, in metres of reach.
     """
-    points = shape_points(model, data, collision_geoms(model, body))
-    grasps = [grasp for yaw in YAWS for grasp in candidates(points, float(yaw), effort)]
-    for room in ROOMS:
-        for grasp in grasps:
-            if clearance(model, data, grasp, ignore, room) > MARGIN / 2:
+
+    def __init__(
+        self, model: Any, data: Any, body: int, ignore: Collection[int], effort: Callable[[np.ndarray], float]
+    ) -> None:
+        self.model, self.data, self.body = model, data, body
+        self.ignore, self.effort = frozenset(ignore), effort
+        self.points = shape_points(model, data, collision_geoms(model, body))
+
+    def plan(self) -> Grasp:
+        """The first grasp with room for the gripper, in a fixed order; if there is none, the one with the most room.
+
+        The order weighs rotation against room, and for rims also effort and shift. A rim is pinched only if the object
+        does not fit between the fingers.
+
+        Raises:
+            SrpoError: the object is too wide and has no rim.
+        """
+        grasps = [(YAW_COST * abs(g.yaw), g) for yaw in YAWS for g in across_grasps(self.points, float(yaw))]
+        if not grasps:
+            rims = [grasp for yaw in YAWS for grasp in rim_grasps(self.points, float(yaw))]
+            grasps = [(self.effort(g.position) + YAW_COST * abs(g.yaw) + 2.0 * g.shift, g) for g in rims]
+        ways = [(cost + ROOM_COST * (ROOMS[0] - room), room, grasp) for cost, grasp in grasps for room in ROOMS]
+        for _, room, grasp in sorted(ways, key=lambda way: way[0]):
+            if self.clearance(grasp, room) > MARGIN / 2:
                 return grasp
-    if not grasps:
-        raise SrpoError(
-            f"the scripted expert finds no grasp from above on {model.body(body).name}:"
-            " choose a task whose object is narrower than 7 cm or has a rim."
-        )
-    return max(grasps, key=lambda grasp: clearance(model, data, grasp, ignore, ROOMS[-1]))
+        if not grasps:
+            raise SrpoError(
+                f"the scripted expert finds no grasp from above on {self.model.body(self.body).name}:"
+                " choose a task whose object is narrower than 7 cm or has a rim."
+            )
+        return max((grasp for _, grasp in grasps), key=lambda grasp: self.clearance(grasp, ROOMS[-1]))
+
+    def clearance(self, grasp: Grasp, room: float) -> float:
+        """Free height (m) at ``grasp`` under the palm and the open fingers, which are taken ``room`` (m) wider.
+
+        A shifted grasp also needs free way for the object, which the closing fingers push into their middle. Negative
+        where something would be hit.
+        """
+        u, v = closing_direction(grasp.yaw), _horizontal_normal(closing_direction(grasp.yaw))
+        tip, hand = grasp.position[2] - FINGERTIP, grasp.position[2] + PALM
+        spread = np.arange(FINGER_INNER + 0.001, FINGER_OUTER + room + 0.003, 0.003)
+        inner = spread[spread < FINGER_OUTER - GIVES_WAY]
+        wide = (FINGER_HALF_WIDTH + room / 2) * np.linspace(-1, 1, 3)
+        reach = {side: inner if side == -grasp.side else spread for side in (1, -1)}
+        fingers = [grasp.position + side * a * u + b * v for side in (1, -1) for a in reach[side] for b in wide]
+        free = tip - self._highest(np.array(fingers), self.ignore)
+        if free > 0:
+            lengths, widths = np.linspace(-1, 1, 15) * PALM_HALF_LENGTH, np.array([-1, 0, 1]) * PALM_HALF_WIDTH
+            palm = [grasp.position + a * u + b * v for a in lengths for b in widths]
+            free = min(free, hand - self._highest(np.array(palm), self.ignore))
+        if free > 0 and grasp.shift:
+            moved = outline(self.points) - (grasp.shift + MARGIN) * grasp.side * u[:2]
+            bottom = self.points[:, 2].min()
+            free = min(free, bottom + STEP - self._highest(moved, self.ignore | {self.body}))
+        return float(free)
+
+    def _highest(self, points: np.ndarray, ignore: Collection[int]) -> float:
+        above = float(self.points[:, 2].max()) + 0.2
+        return float(surface_heights(self.model, self.data, points, ignore, above).max())
 
 
-def candidates(points: np.ndarray, yaw: float, effort: Callable[[np.ndarray], float]) -> list[Grasp]:
-    """Grasps of an object at one yaw, whether or not there is room for them, best first.
+def across_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
+    """Grasps with the object between the fingers, lowest first, whether or not there is room for them.
+
+    Heights where something above the pads sticks out over them are left out: released, the object would hang there.
 
     Args:
         points: (N, 3) points that fill the object (m).
         yaw: of the gripper (rad).
-        effort: as for `plan_grasp`.
     """
     u = closing_direction(yaw)
-    v = np.array([-u[1], u[0], 0.0])
+    v = _horizontal_normal(u)
     across, along, height = points @ u, points @ v, points[:, 2]
-    top, bottom = float(height.max()), float(height.min())
+    top = float(height.max())
     middle = (along.min() + along.max()) / 2
+    line = np.abs(along - middle) < FINGER_HALF_WIDTH
+    lowest = float(height.min()) + FINGERTIP + MARGIN
     grasps = []
-    lowest = bottom + FINGERTIP + MARGIN
     for z in sorted({max(top - depth, lowest) for depth in DEPTHS}):
-        held = (np.abs(along - middle) < FINGER_HALF_WIDTH) & (height > z + PAD_LOW)
-        pads = held & (height < z + PAD_HIGH)
-        low, high = across[pads].min(), across[pads].max()
-        overhangs = across[held].min() < low - 1e-4 or across[held].max() > high + 1e-4  # would hang on the pads
-        if high - low < MAX_WIDTH and not overhangs:
-            grasps.append(Grasp(_at((low + high) / 2 * u + middle * v, z), yaw, "across", 0, top))
-    line = np.abs(along - middle) < 0.006
-    center = (across.min() + across.max()) / 2
-    sides = []
-    for side in (1, -1):
-        half = line & (side * (across - center) > 0)
-        if half.any():
-            z = float(height[half].max()) - RIM_DEPTH
-            wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
-            outer = (side * across[wall]).max() - RIM_INSET
-            sides.append([Grasp(_at(side * (outer - s) * u + middle * v, z), yaw, "rim", side, top) for s in SHIFTS])
-    for side_grasps in sorted(sides, key=lambda shifted: effort(shifted[0].position)):
-        grasps.extend(side_grasps)
+        held = across[line & (height > z + PAD_LOW)]
+        pads = across[line & (height > z + PAD_LOW) & (height < z + PAD_HIGH)]
+        overhangs = held.min() < pads.min() - 1e-4 or held.max() > pads.max() + 1e-4
+        if np.ptp(pads) < MAX_WIDTH and not overhangs:
+            position = _at((pads.min() + pads.max()) / 2 * u + middle * v, z)
+            grasps.append(Grasp(position, yaw, "across", 0, 0.0, top))
     return grasps
 
 
-def clearance(model: Any, data: Any, grasp: Grasp, ignore: Collection[int], room: float) -> float:
-    """Free height (m) under open fingers, ``room`` wider than they are, and palm; negative where they would hit."""
-    u = closing_direction(grasp.yaw)
-    v = np.array([-u[1], u[0], 0.0])
-    spread = np.arange(FINGER_INNER + 0.001, FINGER_OUTER + room + 0.003, 0.003)
-    wide = (FINGER_HALF_WIDTH + room / 2) * np.linspace(-1, 1, 3)
-    inner = spread[spread < FINGER_OUTER - GIVES_WAY]
-    sides = [(side, inner if side == -grasp.side else spread) for side in (1, -1)]
-    fingers = [grasp.position + side * a * u + b * v for side, reach in sides for a in reach for b in wide]
-    palm = [
-        grasp.position + PALM_HALF_LENGTH * a * u + PALM_HALF_WIDTH * b * v
-        for a in np.linspace(-1, 1, 7)
-        for b in (-1, 0, 1)
-    ]
-    above = max(grasp.top, grasp.position[2] + PALM) + 0.15
-    under_fingers = surface_heights(model, data, np.array(fingers), ignore, above).max()
-    under_palm = surface_heights(model, data, np.array(palm), ignore, above).max()
-    tip, hand = grasp.position[2] - FINGERTIP, grasp.position[2] + PALM
-    return float(min(tip - under_fingers, hand - under_palm))
+def rim_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
+    """Grasps with the object's wall between the fingers, on both sides, whether or not there is room for them.
+
+    Args:
+        points: (N, 3) points that fill the object (m).
+        yaw: of the gripper (rad).
+    """
+    u = closing_direction(yaw)
+    v = _horizontal_normal(u)
+    across, along, height = points @ u, points @ v, points[:, 2]
+    center, middle = (across.min() + across.max()) / 2, (along.min() + along.max()) / 2
+    grasps = []
+    for side in (1, -1):
+        half = (np.abs(along - middle) < 0.006) & (side * (across - center) > 0)
+        if half.any():
+            z = float(height[half].max()) - RIM_DEPTH
+            wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
+            if not wall.any():
+                continue
+            outer = (side * across[wall]).max() - RIM_INSET
+            for shift in SHIFTS:
+                position = _at(side * (outer - shift) * u + middle * v, z)
+                grasps.append(Grasp(position, yaw, "rim", side, shift, float(height.max())))
+    return grasps
+
+
+def outline(points: np.ndarray, directions: int = 24) -> np.ndarray:
+    """(directions, 2) float64: the outermost of the points in directions all around, seen from above."""
+    angles = np.linspace(0.0, 2.0 * np.pi, directions, endpoint=False)
+    rays = np.stack([np.cos(angles), np.sin(angles)])
+    return points[np.argmax(points[:, :2] @ rays, axis=0), :2]
+
+
+def _horizontal_normal(u: np.ndarray) -> np.ndarray:
+    return np.array([-u[1], u[0], 0.0])
 
 
 def _at(horizontal: np.ndarray, z: float) -> np.ndarray:

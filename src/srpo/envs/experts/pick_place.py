@@ -15,9 +15,9 @@ import numpy as np
 from srpo.envs.experts.grasp import (
     FINGERTIP,
     Grasp,
+    GraspPlanner,
     collision_geoms,
     gripper_rotation,
-    plan_grasp,
     shape_points,
     surface_heights,
 )
@@ -173,7 +173,7 @@ class PickPlaceExpert:
         problem, model, data = self.env.problem, self.env.model, self.env.data
         self.goal = next((g for g in self.goals if not problem._eval_predicate(g)), self.goals[-1])
         self._object = int(problem.obj_body_id[self.goal[1]])
-        self.grasp = plan_grasp(model, data, self._object, self._robot, self._effort)
+        self.grasp = GraspPlanner(model, data, self._object, self._robot, self._effort).plan()
         self._corridor = Corridor(model, data, self._position(), self.grasp.position, 0.06, self._robot)
         self.attempts += 1
         self._nearest, self._nearest_step = np.inf, 0
