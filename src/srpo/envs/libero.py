@@ -10,13 +10,12 @@ by 180 degrees, that is, it mirrors what is returned here from left to right; th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from srpo.envs.libero_suites import (
-    GL_REMEDY,
     STEP_LIMITS,
     SUITES,
     bddl_file,
@@ -44,7 +43,8 @@ class LiberoEnv:
         task: from :func:`tasks`.
         cameras: among ``"agentview"`` (third person) and ``"wrist"``; may be empty.
         image_size: height and width of the images in pixels.
-        quality: ``"full"`` (LIBERO's meshes and textures) or ``"fast"`` (decimated, a tenth of the time).
+        quality: ``"full"`` (LIBERO's meshes and textures) or ``"fast"`` (simplified ones: a tenth of the time
+            and half of the memory, same physics; see :mod:`srpo.envs.model_cache`).
         control: ``"compiled"`` (:mod:`srpo.envs.osc`) or ``"stock"`` (robosuite's Python controller).
         settle_steps: control steps at rest, gripper opening, after each reset; published evaluations use 10.
 
@@ -79,7 +79,7 @@ class LiberoEnv:
         self._quality = quality
         self._settle_steps = settle_steps
         self._published = published_initial_states(task)
-        self.problem = _build_problem(task)
+        self.problem = _build_problem(task, quality)
         self._freeze_fixtures()
         self._control = _control(control, self.problem)
         self._renderer: Any = None
@@ -99,9 +99,10 @@ class LiberoEnv:
         """Put the scene into ``initial_state``, let it settle, and look.
 
         ``"published"`` restores one of LIBERO's own states. ``"sampled"`` draws a placement from the task's
-        regions, and the arm's joints with robosuite's default noise, with ``index`` as the seed; fixtures stay where seed 0 put them, as in published
-        evaluations. The controller begins as robosuite's does after ``reset`` and ``set_init_state``: with the
-        nominal pose as its first goal. The same argument gives the same ``qpos`` to the last bit, whatever ran before.
+        regions, and the arm's joints with robosuite's default noise, with ``index`` as the seed; fixtures
+        stay where seed 0 put them, as in published evaluations. The controller begins as robosuite's does after
+        ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument gives the
+        same ``qpos`` to the last bit, whatever ran before.
 
         Raises:
             SrpoError: there is no such initial state, or no valid placement was found for this seed.
@@ -164,11 +165,13 @@ class LiberoEnv:
         """
         _check_choice("camera", [camera], CAMERAS)
         if self._renderer is None:
-            self._renderer = _renderer(self.problem, self._quality)
+            from srpo.envs.rendering import SceneRenderer
+
+            self._renderer = SceneRenderer(self.problem, quality=self._quality)
         return self._renderer.render(self.data, CAMERAS[camera], size, size)
 
     def close(self) -> None:
-        """Release the simulator and the GL context; closing twice does no harm."""
+        """Release what the renderer holds; closing twice does no harm. Further use needs a reset."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -305,8 +308,10 @@ def _control(kind: str, problem: Any) -> Any:
     return CompiledControl(problem)
 
 
-def _build_problem(task: Task) -> Any:
+def _build_problem(task: Task, quality: str) -> Any:
     """Construct LIBERO's environment as its ``ControlEnv`` does; no cameras, fixtures placed by seed 0."""
+    from srpo.envs.model_cache import fast_construction
+
     envs = import_libero("libero.libero.envs")
     bddl_utils = import_libero("libero.libero.envs.bddl_utils")
     from robosuite import load_controller_config
@@ -314,7 +319,8 @@ def _build_problem(task: Task) -> Any:
 
     path = str(bddl_file(task))
     problem_class = envs.TASK_MAPPING[bddl_utils.get_problem_info(path)["problem_name"]]
-    with _seeded(_FIXTURE_SEED):
+    visuals = fast_construction() if quality == "fast" else nullcontext()
+    with visuals, _seeded(_FIXTURE_SEED):
         for _ in range(_PLACEMENT_ATTEMPTS):
             try:
                 problem = problem_class(
@@ -335,43 +341,6 @@ def _build_problem(task: Task) -> Any:
             raise SrpoError(f"LIBERO found no valid placement for the fixtures of {task.id}.")
     problem.visualize(vis_settings={name: False for name in problem._visualizations})
     return problem
-
-
-def _renderer(problem: Any, quality: str) -> Any:
-    try:
-        from srpo.envs.rendering import SceneRenderer  # type: ignore[import-not-found]
-    except ImportError:
-        SceneRenderer = _PlainRenderer  # type: ignore[misc]
-    try:
-        return SceneRenderer(problem, quality=quality)
-    except (ImportError, AttributeError, RuntimeError) as error:
-        if isinstance(error, SrpoError):
-            raise
-        raise SrpoError(f"the cameras cannot be rendered ({error}): {GL_REMEDY}.") from error
-
-
-class _PlainRenderer:
-    def __init__(self, problem: Any, quality: str) -> None:
-        self._model = problem.sim.model._model
-        if quality == "fast":
-            self._model.vis.quality.offsamples = 0
-            self._model.mat_reflectance[:] = 0
-        self._renderers: dict[tuple[int, int], Any] = {}
-
-    def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
-        import mujoco
-
-        if (height, width) not in self._renderers:
-            self._renderers[height, width] = mujoco.Renderer(self._model, height, width)
-        renderer = self._renderers[height, width]
-        option = mujoco.MjvOption()
-        option.geomgroup[0] = 0
-        renderer.update_scene(data, camera, option)
-        return renderer.render().copy()
-
-    def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
 
 
 def _check_choice(what: str, given: Sequence[str], allowed: Any) -> None:
