@@ -206,7 +206,7 @@ def across_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
         held = across[line & (height > z + PAD_LOW)]
         pads = across[line & (height > z + PAD_LOW) & (height < z + PAD_HIGH)]
         overhangs = held.min() < pads.min() - 1e-4 or held.max() > pads.max() + 1e-4
-        if np.ptp(pads) < MAX_WIDTH and not overhangs:
+        if np.ptp(across[line]) < MAX_WIDTH and not overhangs:
             position = _at((pads.min() + pads.max()) / 2 * u + middle * v, z)
             grasps.append(Grasp(position, yaw, "across", 0, 0.0, top))
     return grasps

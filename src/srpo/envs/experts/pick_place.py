@@ -27,8 +27,9 @@ GAIN = 30.0  # action per metre of distance: full speed (0.3 m/s) until 3 cm bef
 SLEW = 0.25  # largest change of a translation component from one action to the next
 NEAR_SPEED = 0.5  # action, near contact
 WRIST_HEIGHT, WRIST_OFFSET = 0.2, 0.088  # m, of joint 6 above and behind grip_site
-SPEED_BY_REACH = (0.55, 0.65), (1.0, 0.5)  # speed limit (action) by the distance from shoulder to wrist (m)
+STRETCHING_BY_REACH = (0.55, 0.65), (1.0, 0.4)  # outward action by the distance from shoulder to wrist (m)
 ROTATION_GAIN_BY_REACH = (0.54, 0.62), (1.5, 0.3)  # action per radian
+COMFORTABLE_REACH = 0.7  # m, horizontally from the base
 CLEARANCE = 0.02  # m, between what moves and what stands below
 SLOPE, RISE = 0.8, 0.05  # of the funnel above a goal: rise per metre of distance, and at most (m)
 CLOSE_STEPS = 5, 14  # at least, at most
@@ -94,7 +95,7 @@ class PickPlaceExpert:
         self._shoulder = model.body("robot0_link1").id
         self._robot = frozenset(np.flatnonzero(model.body_rootid == root).tolist())
         self._rng = np.random.default_rng(self.seed)
-        self._last = np.zeros(3)
+        self._last = np.zeros(6)
         self.phase, self._steps = "plan", 0
         self.attempts = 0
         self.grasp: Grasp | None = None
@@ -105,14 +106,12 @@ class PickPlaceExpert:
             self._plan()
         self._steps += 1
         translation, grip, speed, noisy = getattr(self, f"_{self.phase}")()
-        speed = min(speed, float(np.interp(self._reach_distance(), *SPEED_BY_REACH)))
-        scale = speed / max(speed, np.abs(translation).max())
-        translation = translation * scale
+        translation = self._limit_stretching(translation * speed / max(speed, np.abs(translation).max()))
         if noisy and self.noise:
             translation = translation + self.noise * self._rng.standard_normal(3)
-        translation = self._last + np.clip(translation - self._last, -SLEW, SLEW)
-        self._last = np.clip(translation, -1.0, 1.0)
-        return np.concatenate([self._last, self._rotation(), [grip]])
+        wanted = np.clip(np.concatenate([translation, self._rotation()]), -1.0, 1.0)
+        self._last = self._last + np.clip(wanted - self._last, -SLEW, SLEW)
+        return np.append(self._last, grip)
 
     # Phases. Each returns translation (3,), gripper, speed limit, and whether noise may be added.
 
@@ -180,10 +179,9 @@ class PickPlaceExpert:
         self._enter("reach")
 
     def _effort(self, position: np.ndarray) -> float:
-        """How far from its base (m) the arm must reach to grasp at ``position``, and a little of how far to place."""
-        base = self.env.data.xpos[self._base][:2]
-        at_target = self._target_center()[:2] + position[:2] - self._object_position()[:2]
-        return float(np.linalg.norm(position[:2] - base) + 0.15 * np.linalg.norm(at_target - base))
+        """How much further from its base (m) than is comfortable the arm must reach to grasp at ``position``."""
+        base = self.env.data.xpos[self._base]
+        return max(0.0, float(np.linalg.norm((position - base)[:2])) - COMFORTABLE_REACH)
 
     def _start_carry(self) -> None:
         """Measure how the object hangs in the hand, and look at the way to the target."""
@@ -256,18 +254,25 @@ class PickPlaceExpert:
         assert self.grasp is not None
         now = self.env.data.site_xmat[self._site].reshape(3, 3)
         delta = Rotation.from_matrix(gripper_rotation(self.grasp.yaw) @ now.T).as_rotvec()
-        gain = float(np.interp(self._reach_distance(), *ROTATION_GAIN_BY_REACH))
+        gain = float(np.interp(np.linalg.norm(self._wrist()), *ROTATION_GAIN_BY_REACH))
         return np.clip(gain * delta, -0.5, 0.5)
 
-    def _reach_distance(self) -> float:
-        """Distance (m) from the shoulder to the wrist of a hand that looks down; at 0.7 the arm is straight.
+    def _wrist(self) -> np.ndarray:
+        """Vector (m) from the shoulder to the wrist of a hand that looks down; 0.7 long, the arm is straight.
 
         Near that the controller, which treats position and orientation as uncoupled, hardly resists a motion that
-        straightens the elbow while it tilts the hand: the expert then moves slowly and leaves the orientation alone.
+        straightens the elbow while it tilts the hand: the expert then stretches slowly and hardly rotates.
         """
         wrist = self._position() + [0.0, 0.0, WRIST_HEIGHT] - self.env.data.xpos[self._shoulder]
         wrist[:2] *= 1.0 - WRIST_OFFSET / np.linalg.norm(wrist[:2])
-        return float(np.linalg.norm(wrist))
+        return wrist
+
+    def _limit_stretching(self, translation: np.ndarray) -> np.ndarray:
+        wrist = self._wrist()
+        reach = float(np.linalg.norm(wrist))
+        outwards = wrist / reach
+        excess = translation @ outwards - float(np.interp(reach, *STRETCHING_BY_REACH))
+        return translation - max(0.0, excess) * outwards
 
     def _position(self) -> np.ndarray:
         return self.env.data.site_xpos[self._site].copy()
