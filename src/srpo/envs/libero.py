@@ -100,9 +100,9 @@ class LiberoEnv:
 
         ``"published"`` restores one of LIBERO's own states. ``"sampled"`` draws a placement from the task's
         regions, and the arm's joints with robosuite's default noise, with ``index`` as the seed; fixtures
-        stay where seed 0 put them, as in published evaluations. The controller begins as robosuite's does after
-        ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument gives the
-        same ``qpos`` to the last bit, whatever ran before.
+        stay where seed 0 put them, as in published evaluations. The controller begins as robosuite's does
+        after ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument
+        gives the same ``qpos`` to the last bit, whatever ran before.
 
         Raises:
             SrpoError: there is no such initial state, or no valid placement was found for this seed.
