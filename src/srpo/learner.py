@@ -30,9 +30,11 @@ class LearnerConfig:
         kl_weight: beta, weight of the KL divergence to the policy before RL; at 0 it is not computed.
         entropy_weight: weight of the entropy bonus.
         weight_decay: of AdamW.
+        target_kl: an epoch ends early once a minibatch's approximate KL to the old policy (nats per token) exceeds
+            this; None: never.
     """
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-5
     epochs: int = 2
     minibatch: int = 256
     grad_clip: float = 1.0
@@ -41,6 +43,7 @@ class LearnerConfig:
     kl_weight: float = 0.0
     entropy_weight: float = 0.0
     weight_decay: float = 0.0
+    target_kl: float | None = None
 
 
 @dataclass
@@ -126,12 +129,18 @@ class Learner:
         generator = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, 4, step]).integers(2**62)))
         rows: list[dict[str, float]] = []
         self.policy.train()
+        limit = float("inf") if self.config.target_kl is None else self.config.target_kl
         for _ in range(self.config.epochs):
             order = torch.randperm(len(decisions), generator=generator)
             for index in order.split(self.config.minibatch):
                 rows.append(self._minibatch(decisions.take(index), len(index) / self.config.minibatch, step))
+                if rows[-1]["approx_kl"] > limit:
+                    break
+            if rows[-1]["approx_kl"] > limit:
+                break
         self.policy.eval()
         stats = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        stats["approx_kl_last"] = rows[-1]["approx_kl"]
         stats["ratio_max"] = max(r["ratio_max"] for r in rows)
         stats["ratio_min"] = min(r["ratio_min"] for r in rows)
         return {**stats, "decisions": float(len(decisions)), "gradient_steps": float(len(rows))}

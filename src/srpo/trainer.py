@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class TrainConfig:
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
         protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
+        train_max_steps: step limit of the training episodes; None: the suite's. (Evaluations keep the suite's.)
         train_states: different training initial states a task; None: always new ones.
         evaluation_states: initial states per task of the evaluations before and after.
         evaluate_every: RL steps between evaluations on the way (0: none).
@@ -65,6 +66,7 @@ class TrainConfig:
     normalise_std: bool = True
     replay: int = 64
     protocol: str = "held-out"
+    train_max_steps: int | None = None
     train_states: int | None = None
     evaluation_states: int = 50
     evaluate_every: int = 0
@@ -106,6 +108,8 @@ class Trainer:
         self.config, self.policy = config, policy
         self.collector, self.world_model = collector, world_model
         self.run_folder = run
+        if config.train_max_steps:
+            tasks = [replace(t, max_steps=config.train_max_steps) for t in tasks]
         self.sampler = GroupSampler(
             tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
             config.train_states,

@@ -1,7 +1,7 @@
 """Grasp planning from the collision shapes of a MuJoCo scene, for a parallel gripper that comes from above.
 
-Positions are metres in world axes, z up. The gripper's frame is robosuite's ``grip_site``: local x is the closing
-direction, local z points out of the fingers (down). At yaw 0 the fingers close along the world's y axis.
+Positions are metres in world axes, z up. The gripper's frame is robosuite's ``grip_site``: local x is the
+closing direction, local z points out of the fingers (down). At yaw 0 the fingers close along the world's y.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ PALM_HALF_LENGTH, PALM_HALF_WIDTH = 0.104, 0.032
 
 MAX_WIDTH = 0.072  # widest object between the fingers
 DEPTHS = (0.026, 0.02, 0.014)  # grip_site below an object's top
-PAD_LOW, PAD_HIGH, PAD_HALF_WIDTH = -0.0044, 0.0116, 0.008  # the fingers' pads, from grip_site
+PAD_LOW, PAD_HIGH = -0.0044, 0.0116  # the fingers' pads, from grip_site
 RIM_DEPTH = 0.015  # grip_site below the rim that is pinched
 RIM_INSET = 0.003  # from the outermost point of a rim to the middle of its wall
+MAX_WALL = 0.03  # thickest wall that is pinched, its slope within the pads' height included
 MARGIN = 0.004  # free height that a planned grasp leaves
-ROOMS = (0.012, 0.008, 0.004, 0.001)  # free space beside the open fingers: what is tried for first, and what will do
 YAWS = np.deg2rad([0, *(sign * angle for angle in range(5, 90, 5) for sign in (1, -1)), 90])
+ROOMS = (0.012, 0.008, 0.004, 0.001)  # free space beside the open fingers, from plenty to just enough
+SHIFTS = (0.0, 0.008, 0.016, 0.024, 0.032)  # how far to move inwards where there is no room outside a rim
 STEP = 0.015  # m, what an object can be pushed onto
 ROOM_COST = 2.0  # metres of reach that a metre of missing room is worth
 YAW_COST = 0.1  # metres of reach that a radian of rotation is worth
-GIVES_WAY = 0.006  # the inner finger may overlap the far wall of a bowl so much: it slides down and pushes the bowl
-SHIFTS = (0.0, 0.008, 0.016, 0.024, 0.032)  # how far the gripper may be moved inwards where there is no room outside a rim
+SHIFT_COST = 2.0  # metres of reach that a metre of shift is worth
+GIVES_WAY = 0.006  # overlap of the inner finger with a bowl's far wall: it slides down and pushes the bowl
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Grasp:
         position: (3,) float64, of grip_site (m).
         yaw: rotation about the world's z axis (rad); at 0 the fingers close along y.
         kind: ``"across"``: the object is between the fingers; ``"rim"``: its wall is.
-        side: of a rim: +1 if the wall lies in the closing direction from the object's middle, -1 if opposite; else 0.
+        side: of a rim: +1 if its wall lies in the closing direction from the object's middle, -1 if opposite;
+            0 of no rim.
         shift: how far the gripper is moved inwards from the middle of a rim's wall (m).
         top: height of the object's highest point (m).
     """
@@ -79,7 +82,8 @@ def shape_points(model: Any, data: Any, geoms: np.ndarray, spacing: float = 0.00
     points = []
     for geom in geoms:
         center, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
-        axes = [c + np.linspace(-h, h, max(2, int(np.ceil(2 * h / spacing)) + 1)) for c, h in zip(center, half, strict=True)]
+        counts = np.maximum(2, np.ceil(2 * half / spacing).astype(int) + 1)
+        axes = [np.linspace(c - h, c + h, n) for c, h, n in zip(center, half, counts, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         points.append(grid @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom])
     return np.concatenate(points)
@@ -133,10 +137,10 @@ class GraspPlanner:
         self.points = shape_points(model, data, collision_geoms(model, body))
 
     def plan(self) -> Grasp:
-        """The first grasp with room for the gripper, in a fixed order; if there is none, the one with the most room.
+        """The first grasp with room for the gripper, in a fixed order; or else the one with the most room.
 
-        The order weighs rotation against room, and for rims also effort and shift. A rim is pinched only if the object
-        does not fit between the fingers.
+        The order weighs rotation against room, and for rims also effort and shift. A rim is pinched only if
+        the object does not fit between the fingers.
 
         Raises:
             SrpoError: the object is too wide and has no rim.
@@ -144,8 +148,10 @@ class GraspPlanner:
         grasps = [(YAW_COST * abs(g.yaw), g) for yaw in YAWS for g in across_grasps(self.points, float(yaw))]
         if not grasps:
             rims = [grasp for yaw in YAWS for grasp in rim_grasps(self.points, float(yaw))]
-            grasps = [(self.effort(g.position) + YAW_COST * abs(g.yaw) + 2.0 * g.shift, g) for g in rims]
-        ways = [(cost + ROOM_COST * (ROOMS[0] - room), room, grasp) for cost, grasp in grasps for room in ROOMS]
+            grasps = [
+                (self.effort(g.position) + YAW_COST * abs(g.yaw) + SHIFT_COST * g.shift, g) for g in rims
+            ]
+        ways = [(cost + ROOM_COST * (ROOMS[0] - room), room, g) for cost, g in grasps for room in ROOMS]
         for _, room, grasp in sorted(ways, key=lambda way: way[0]):
             if self.clearance(grasp, room) > MARGIN / 2:
                 return grasp
@@ -157,10 +163,10 @@ class GraspPlanner:
         return max((grasp for _, grasp in grasps), key=lambda grasp: self.clearance(grasp, ROOMS[-1]))
 
     def clearance(self, grasp: Grasp, room: float) -> float:
-        """Free height (m) at ``grasp`` under the palm and the open fingers, which are taken ``room`` (m) wider.
+        """Free height (m) under the palm and the open fingers, these taken ``room`` (m) wider than they are.
 
-        A shifted grasp also needs free way for the object, which the closing fingers push into their middle. Negative
-        where something would be hit.
+        A shifted grasp also needs free way for the object, which the closing fingers push into their middle.
+        Negative or zero where something would be hit.
         """
         u, v = closing_direction(grasp.yaw), _horizontal_normal(closing_direction(grasp.yaw))
         tip, hand = grasp.position[2] - FINGERTIP, grasp.position[2] + PALM
@@ -168,10 +174,11 @@ class GraspPlanner:
         inner = spread[spread < FINGER_OUTER - GIVES_WAY]
         wide = (FINGER_HALF_WIDTH + room / 2) * np.linspace(-1, 1, 3)
         reach = {side: inner if side == -grasp.side else spread for side in (1, -1)}
-        fingers = [grasp.position + side * a * u + b * v for side in (1, -1) for a in reach[side] for b in wide]
+        fingers = [grasp.position + s * a * u + b * v for s in (1, -1) for a in reach[s] for b in wide]
         free = tip - self._highest(np.array(fingers), self.ignore)
         if free > 0:
-            lengths, widths = np.linspace(-1, 1, 15) * PALM_HALF_LENGTH, np.array([-1, 0, 1]) * PALM_HALF_WIDTH
+            lengths = np.linspace(-PALM_HALF_LENGTH, PALM_HALF_LENGTH, 15)
+            widths = np.linspace(-PALM_HALF_WIDTH, PALM_HALF_WIDTH, 3)
             palm = [grasp.position + a * u + b * v for a in lengths for b in widths]
             free = min(free, hand - self._highest(np.array(palm), self.ignore))
         if free > 0 and grasp.shift:
@@ -188,7 +195,7 @@ class GraspPlanner:
 def across_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
     """Grasps with the object between the fingers, lowest first, whether or not there is room for them.
 
-    Heights where something above the pads sticks out over them are left out: released, the object would hang there.
+    Heights where something above the pads sticks out over them are left out: released, the object would hang.
 
     Args:
         points: (N, 3) points that fill the object (m).
@@ -213,7 +220,7 @@ def across_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
 
 
 def rim_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
-    """Grasps with the object's wall between the fingers, on both sides, whether or not there is room for them.
+    """Grasps with the object's wall between the fingers, on both sides, whether or not there is room.
 
     Args:
         points: (N, 3) points that fill the object (m).
@@ -229,7 +236,7 @@ def rim_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
         if half.any():
             z = float(height[half].max()) - RIM_DEPTH
             wall = half & (height > z + PAD_LOW) & (height < z + PAD_HIGH)
-            if not wall.any():
+            if not wall.any() or np.ptp(across[wall]) > MAX_WALL:
                 continue
             outer = (side * across[wall]).max() - RIM_INSET
             for shift in SHIFTS:

@@ -1,8 +1,8 @@
 """A scripted expert that picks an object up and places it, with privileged access to the simulator's state.
 
-It is a small state machine (reach, close, carry, release, retreat) whose motions are velocity fields: the action is a
-function of where the gripper is, not of the time, so that a disturbed episode returns to the path. This makes it a
-demonstrator from which a policy can be cloned: for the same task it always chooses the same strategy.
+It is a small state machine (reach, close, carry, release, retreat) whose motions are velocity fields: the
+action is a function of where the gripper is, not of the time, so that a disturbed episode returns to it.
+The same scene is always solved in the same way, so that a policy can be cloned from it.
 """
 
 from __future__ import annotations
@@ -49,16 +49,23 @@ class Corridor:
     STEP = 0.015
 
     def __init__(
-        self, model: Any, data: Any, start: np.ndarray, goal: np.ndarray, half_width: float, ignore: Collection[int]
+        self,
+        model: Any,
+        data: Any,
+        start: np.ndarray,
+        goal: np.ndarray,
+        half_width: float,
+        ignore: Collection[int],
     ) -> None:
         way = start[:2] - goal[:2]
         length = float(np.linalg.norm(way))
         along = way / length if length > 1e-6 else np.array([1.0, 0.0])
         side = np.array([-along[1], along[0]])
         self.distances = np.arange(0.0, length + self.STEP, self.STEP)
-        points = [goal[:2] + d * along + half_width * w * side for d in self.distances for w in (-1, -0.5, 0, 0.5, 1)]
+        widths = np.linspace(-half_width, half_width, 5)
+        points = [goal[:2] + d * along + w * side for d in self.distances for w in widths]
         heights = surface_heights(model, data, np.array(points), ignore, from_height=float(goal[2]) + 0.6)
-        self.heights = heights.reshape(len(self.distances), 5).max(axis=1)
+        self.heights = heights.reshape(len(self.distances), len(widths)).max(axis=1)
 
     def highest(self, distance: float, ahead: float) -> float:
         """Height (m) of the highest obstacle between ``distance`` and ``ahead`` metres further on."""
@@ -71,8 +78,8 @@ class PickPlaceExpert:
 
     Args:
         env: an :class:`srpo.envs.libero.LiberoEnv`, or anything with ``problem``, ``model`` and ``data``.
-        noise: standard deviation of Gaussian noise on the translation actions while nothing is near (DART, Laskey et
-            al. 2017, arXiv 1703.09327), in units of the action.
+        noise: standard deviation of Gaussian noise on the translation actions while nothing is near (DART,
+            Laskey et al. 2017, arXiv 1703.09327), in units of the action.
         seed: of the noise.
 
     Raises:
@@ -98,10 +105,11 @@ class PickPlaceExpert:
         self._last = np.zeros(6)
         self.phase, self._steps = "plan", 0
         self.attempts = 0
+        self._nearest, self._nearest_step = float("inf"), 0
         self.grasp: Grasp | None = None
 
     def act(self) -> np.ndarray:
-        """(7,) float64 in [-1, 1]: translation and rotation as fractions of OSC_POSE's range, gripper (+1 closes)."""
+        """(7,) float64 in [-1, 1]: translation, rotation (fractions of their ranges), gripper (+1 closes)."""
         if self.phase == "plan":
             self._plan()
         self._steps += 1
@@ -172,14 +180,20 @@ class PickPlaceExpert:
         problem, model, data = self.env.problem, self.env.model, self.env.data
         self.goal = next((g for g in self.goals if not problem._eval_predicate(g)), self.goals[-1])
         self._object = int(problem.obj_body_id[self.goal[1]])
-        self.grasp = GraspPlanner(model, data, self._object, self._robot, self._effort).plan()
+        try:
+            self.grasp = GraspPlanner(model, data, self._object, self._robot, self._effort).plan()
+        except SrpoError:
+            if self.attempts == 0:
+                raise
+            self._enter("retreat")  # the object fell so that it cannot be grasped: stay away
+            return
         self._corridor = Corridor(model, data, self._position(), self.grasp.position, 0.06, self._robot)
         self.attempts += 1
-        self._nearest, self._nearest_step = np.inf, 0
+        self._nearest, self._nearest_step = float("inf"), 0
         self._enter("reach")
 
     def _effort(self, position: np.ndarray) -> float:
-        """How much further from its base (m) than is comfortable the arm must reach to grasp at ``position``."""
+        """How much further from its base (m) than is comfortable the arm must reach to ``position``."""
         base = self.env.data.xpos[self._base]
         return max(0.0, float(np.linalg.norm((position - base)[:2])) - COMFORTABLE_REACH)
 
@@ -207,14 +221,16 @@ class PickPlaceExpert:
         center = self._target_center()
         if predicate == "in":
             size = np.abs(data.site(name).xmat.reshape(3, 3) @ model.site(name).size)
-            return center + [0.0, 0.0, size[2] + 0.008], True
+            center[2] += size[2] + 0.008
+            return center, True
         ring = center[:2] + 0.02 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
         floor = surface_heights(model, data, ring, self._robot | {self._object}, center[2] + 0.5).max()
         return np.array([center[0], center[1], floor + self._below + 0.008]), False
 
     def _target_center(self) -> np.ndarray:
         problem, data, name = self.env.problem, self.env.data, self.goal[2]
-        return (data.xpos[problem.obj_body_id[name]] if name in problem.obj_body_id else data.site(name).xpos).copy()
+        is_body = name in problem.obj_body_id
+        return (data.xpos[problem.obj_body_id[name]] if is_body else data.site(name).xpos).copy()
 
     def _drop_height(self) -> float:
         """Height of grip_site (m) at which the object is let go."""
@@ -228,8 +244,9 @@ class PickPlaceExpert:
     def _field(self, goal: np.ndarray, hang: float, tolerance: float) -> tuple[np.ndarray, bool]:
         """Velocity field that ends in ``goal`` from above.
 
-        Far away the height to keep is that of the obstacles ahead, or of a slope that ends above the goal; the way down
-        opens as the horizontal distance falls below ``tolerance``. Too low, it rises before it moves sideways.
+        Far away the height to keep is that of the obstacles ahead, or of a slope that ends above the goal;
+        the way down opens as the horizontal distance falls below ``tolerance`` (m). Too low, it rises before
+        it moves sideways. ``hang`` is how far (m) something reaches below grip_site.
 
         Returns:
             Translation action before limiting, (3,), and whether the gripper is still on its way over.
@@ -260,10 +277,11 @@ class PickPlaceExpert:
     def _wrist(self) -> np.ndarray:
         """Vector (m) from the shoulder to the wrist of a hand that looks down; 0.7 long, the arm is straight.
 
-        Near that the controller, which treats position and orientation as uncoupled, hardly resists a motion that
-        straightens the elbow while it tilts the hand: the expert then stretches slowly and hardly rotates.
+        Near that the controller, which treats position and orientation as uncoupled, hardly resists a motion
+        that straightens the elbow while it tilts the hand: the expert stretches slowly and hardly rotates.
         """
-        wrist = self._position() + [0.0, 0.0, WRIST_HEIGHT] - self.env.data.xpos[self._shoulder]
+        wrist = self._position() - self.env.data.xpos[self._shoulder]
+        wrist[2] += WRIST_HEIGHT
         wrist[:2] *= 1.0 - WRIST_OFFSET / np.linalg.norm(wrist[:2])
         return wrist
 
@@ -271,7 +289,7 @@ class PickPlaceExpert:
         wrist = self._wrist()
         reach = float(np.linalg.norm(wrist))
         outwards = wrist / reach
-        excess = translation @ outwards - float(np.interp(reach, *STRETCHING_BY_REACH))
+        excess = float(translation @ outwards - np.interp(reach, *STRETCHING_BY_REACH))
         return translation - max(0.0, excess) * outwards
 
     def _position(self) -> np.ndarray:
@@ -294,8 +312,8 @@ def pick_place_goals(problem: Any) -> list[list[str]]:
     for goal in goals:
         if len(goal) != 3 or goal[0].lower() not in ("in", "on") or goal[1] not in problem.objects_dict:
             raise SrpoError(
-                f'no scripted expert for the goal "{" ".join(goal)}": only "in" and "on" with a movable object are'
-                " supported, as in libero_spatial and libero_object."
+                f'no scripted expert for the goal "{" ".join(goal)}": choose a task whose goals put a movable'
+                ' object "in" or "on" something, as in libero_spatial and libero_object.'
             )
     return [[goal[0].lower(), *goal[1:]] for goal in goals]
 

@@ -1,0 +1,44 @@
+# `make demo`: from a fresh clone to a report that shows SRPO at work.   `make test`: the tests.
+# Both set up everything they need in .venv (and, as root on Debian or Ubuntu, Mesa's software OpenGL).
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    ?= runs/demo
+SEED   ?= 0
+PRESET ?= libero-quick
+
+export MUJOCO_GL ?= egl
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: setup demo test lint clean
+.NOTPARALLEL:
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "srpo needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@# A machine without a GPU gets torch's CPU build where one is on offer (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[libero,compact,dev]'
+	@sh scripts/install_gl.sh $(BIN)/python
+	@touch $@
+
+demo: setup
+	$(BIN)/srpo doctor
+	test -f $(RUN)/sft/policy/model.safetensors || { \
+	$(BIN)/srpo collect $(PRESET) --seed $(SEED) --out $(RUN)/demos && \
+	$(BIN)/srpo sft $(PRESET) --seed $(SEED) --demos $(RUN)/demos --run $(RUN)/sft --resume; }
+	$(BIN)/srpo train $(PRESET) --seed $(SEED) --policy $(RUN)/sft/policy --run $(RUN)/srpo --resume
+	@echo && echo "Open the report in a browser: $(RUN)/srpo/report.html"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs
