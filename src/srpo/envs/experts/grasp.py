@@ -247,7 +247,7 @@ def rim_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
 
 def outline(points: np.ndarray, directions: int = 24) -> np.ndarray:
     """(directions, 2) float64: the outermost of the points in directions all around, seen from above."""
-    angles = np.linspace(0.0, 2.0 * np.pi, directions, endpoint=False)
+    angles = (np.arange(directions) + 0.5) * 2.0 * np.pi / directions
     rays = np.stack([np.cos(angles), np.sin(angles)])
     return points[np.argmax(points[:, :2] @ rays, axis=0), :2]
 
