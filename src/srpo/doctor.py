@@ -17,13 +17,13 @@ from srpo.types import SrpoError
 _GIB = 2**30
 _GL_TIMEOUT = 120  # s
 _GL_REMEDY = (
-    "apt install libegl1 libegl-mesa0 libgl1-mesa-dri and set MUJOCO_GL=egl, or apt install libosmesa6 and set"
-    " MUJOCO_GL=osmesa"
+    "apt install libegl1 libegl-mesa0 libgl1-mesa-dri and set MUJOCO_GL=egl, or apt install libosmesa6 and"
+    " set MUJOCO_GL=osmesa"
 )
 _GL_PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string(
-    '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size=".5" rgba="1 0 0 1"/></worldbody></mujoco>')
+    '<mujoco><worldbody><light pos="0 0 3"/><geom size=".5" rgba="1 0 0 1"/></worldbody></mujoco>')
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
 renderer = mujoco.Renderer(model, 48, 48)
@@ -155,7 +155,7 @@ def check_compiled_control() -> Check:
     """Whether numba is there, which the fast controller is compiled with."""
     version = _version("numba")
     if version is None:
-        remedy = 'pip install "srpo[libero]", or use control="stock", three times slower'
+        remedy = 'pip install "srpo[libero]", or use the slower control="stock"'
         return Check("Compiled control", "warn", "numba is not installed", remedy)
     return Check("Compiled control", "ok", f"numba {version}")
 
@@ -190,7 +190,7 @@ def judge_compact_policy(missing: Sequence[str]) -> Check:
 
 
 def check_disk(free: int, folder: Path) -> Check:
-    """``free`` bytes in the cache's file system: compiled models take about 20 MB a task, checkpoints more."""
+    """``free`` bytes in the cache's file system: compiled models take some 20 MB a task."""
     detail = f"{free / _GIB:.1f} GiB free in {folder}"
     remedy = "free some space, or set SRPO_CACHE to a folder on a larger disk"
     if free < 1 * _GIB:
