@@ -19,11 +19,12 @@ from srpo.evaluation import evaluate as evaluation
 from srpo.policies.compact import CompactPolicy
 from srpo.provenance import provenance, write_json
 from srpo.report import write_report
+from srpo.report.graded import write_graded
 from srpo.rollout.collector import Collector, default_workers
 from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import evaluation_states
 from srpo.tracking import Console, CsvLogger, TensorboardLogger
-from srpo.trainer import StepRecord, TrainConfig, Trainer
+from srpo.trainer import TrainConfig, Trainer
 from srpo.types import Episode, SrpoError, Task
 from srpo.world_models import create
 
@@ -207,8 +208,8 @@ class _Session:
             metrics.log(row)
             board.log(row)
             self.console.step_table(row)
-            if trainer.done == 1:
-                _write_graded(self.run, record)
+            if record.embeddings is not None and not (self.run / "graded.json").is_file():
+                write_graded(self.run, list(record.episodes), record.reward, record.embeddings, trainer.world_model)
         board.close()
 
 
@@ -219,10 +220,6 @@ def _counting(progress: Any) -> Callable[[Episode], None]:
         progress.advance(1)
 
     return count
-
-
-def _write_graded(run: Path, record: StepRecord) -> None:
-    """Progress curves of graded episodes, for the report."""
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -122,7 +122,9 @@ class Trainer:
     def step(self, on_episode: Callable[[Episode], None] = lambda e: None) -> tuple[dict[str, float], StepRecord]:
         """One RL step (paper, section 3); returns its numbers, and what they were computed from."""
         start = time.perf_counter()
-        requests = self.sampler.requests(self.done)
+        # The first two groups are filmed; the report shows how their failures were graded.
+        filmed = 2 * self.config.group_size if self.config.reward == "srpo" else 0
+        requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(self.sampler.requests(self.done))]
         episodes = self.collector.collect(self.policy, requests, on_episode)
         rolled_out = time.perf_counter()
 
