@@ -63,8 +63,8 @@ class TestGeometry:
     def test_no_grasp_where_the_object_would_hang_on_the_pads(self) -> None:
         body, cap = filled_box((0.04, 0.04, 0.08), (0, 0, 0)), filled_box((0.04, 0.044, 0.02), (0, 0, 0.08))
         grasps = planning.across_grasps(np.concatenate([body, cap]), 0.0)
-        # top 0.1. The pads reach from 4.4 mm below grip_site to 11.6 mm above it: at 0.074 they touch the cap,
-        # which begins at 0.08
+        # top 0.1. The pads reach from 4.4 mm below grip_site to 11.6 mm above it: at 0.074 they touch the
+        # cap, which begins at 0.08
         assert [g.position[2] for g in grasps] == pytest.approx([0.074, 0.08, 0.086])
         high_cap = filled_box((0.04, 0.044, 0.012), (0, 0, 0.088))
         tall = np.concatenate([filled_box((0.04, 0.04, 0.088), (0, 0, 0)), high_cap])
@@ -160,9 +160,7 @@ class TestPlanning:
         assert corridor.highest(0.2, 0.1) == pytest.approx(0.0)
 
 
-def run(
-    suite: str, state: InitialState, noise: float = 0.0, steps: int | None = None
-) -> tuple[bool, np.ndarray]:
+def run(suite: str, state: InitialState, noise: float = 0.0, steps: int | None = None) -> tuple[bool, np.ndarray]:
     env = ENVS.get(suite)
     env.reset(state)
     expert = expert_for(env, noise, seed=3)

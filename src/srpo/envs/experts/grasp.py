@@ -148,9 +148,7 @@ class GraspPlanner:
         grasps = [(YAW_COST * abs(g.yaw), g) for yaw in YAWS for g in across_grasps(self.points, float(yaw))]
         if not grasps:
             rims = [grasp for yaw in YAWS for grasp in rim_grasps(self.points, float(yaw))]
-            grasps = [
-                (self.effort(g.position) + YAW_COST * abs(g.yaw) + SHIFT_COST * g.shift, g) for g in rims
-            ]
+            grasps = [(self.effort(g.position) + YAW_COST * abs(g.yaw) + SHIFT_COST * g.shift, g) for g in rims]
         ways = [(cost + ROOM_COST * (ROOMS[0] - room), room, g) for cost, g in grasps for room in ROOMS]
         for _, room, grasp in sorted(ways, key=lambda way: way[0]):
             if self.clearance(grasp, room) > MARGIN / 2:
@@ -212,6 +210,8 @@ def across_grasps(points: np.ndarray, yaw: float) -> list[Grasp]:
     for z in sorted({max(top - depth, lowest) for depth in DEPTHS}):
         held = across[line & (height > z + PAD_LOW)]
         pads = across[line & (height > z + PAD_LOW) & (height < z + PAD_HIGH)]
+        if not pads.size:
+            continue
         overhangs = held.min() < pads.min() - 1e-4 or held.max() > pads.max() + 1e-4
         if np.ptp(across[line]) < MAX_WIDTH and not overhangs:
             position = _at((pads.min() + pads.max()) / 2 * u + middle * v, z)
