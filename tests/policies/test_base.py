@@ -1,0 +1,74 @@
+"""Sampling of action tokens and their log-probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from srpo.policies.base import sample_tokens, token_log_probs
+
+# Three bins with probabilities 1/2, 1/3, 1/6 at temperature 1.
+LOGITS = np.log(np.array([3.0, 2.0, 1.0]))
+
+
+def test_log_probs_worked_out_by_hand() -> None:
+    logits = torch.tensor(np.stack([LOGITS, LOGITS]))[None]
+    log_prob, entropy = token_log_probs(logits, torch.tensor([[0, 2]], dtype=torch.int16), temperature=1.0)
+    np.testing.assert_allclose(log_prob, [[math.log(1 / 2), math.log(1 / 6)]])
+    h = -(math.log(1 / 2) / 2 + math.log(1 / 3) / 3 + math.log(1 / 6) / 6)
+    np.testing.assert_allclose(entropy, [[h, h]])
+
+
+def test_temperature_divides_the_logits() -> None:
+    # At temperature 1/2 the weights are squared: 9, 4, 1.
+    log_prob, _ = token_log_probs(torch.tensor(LOGITS)[None, None], torch.tensor([[1]]), temperature=0.5)
+    np.testing.assert_allclose(log_prob, [[math.log(4 / 14)]])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_entropy_has_a_gradient_only_on_request(wanted: bool) -> None:
+    logits = torch.tensor(LOGITS)[None, None].requires_grad_()
+    log_prob, entropy = token_log_probs(logits, torch.tensor([[1]]), 1.0, entropy_gradient=wanted)
+    assert log_prob.requires_grad and entropy.requires_grad is wanted
+
+
+def test_greedy_takes_the_most_likely() -> None:
+    tokens, log_probs = sample_tokens(np.stack([LOGITS, LOGITS[::-1]]), 0.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(tokens, [0, 2])
+    np.testing.assert_array_equal(log_probs, [0, 0])
+    assert tokens.dtype == np.int16 and log_probs.dtype == np.float32
+
+
+@pytest.mark.parametrize(("temperature", "weights"), [(1.0, [3, 2, 1]), (0.5, [9, 4, 1])])
+def test_samples_have_the_right_frequencies_and_log_probs(temperature: float, weights: list[int]) -> None:
+    n, p = 20_000, np.array(weights) / sum(weights)
+    tokens, log_probs = sample_tokens(np.tile(LOGITS, (n, 1)), temperature, np.random.default_rng(1))
+    counts = np.bincount(tokens, minlength=3)
+    # Four standard deviations of a binomial; the draw is seeded.
+    assert (np.abs(counts - n * p) < 4 * np.sqrt(n * p * (1 - p))).all()
+    np.testing.assert_allclose(log_probs, np.log(p)[tokens], rtol=1e-6)
+
+
+def test_sampled_log_prob_is_what_the_learner_reads() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 3, (14, 256)).astype(np.float32)
+    tokens, log_probs = sample_tokens(logits, 1.6, rng)
+    learner, _ = token_log_probs(torch.from_numpy(logits)[None], torch.from_numpy(tokens)[None], 1.6)
+    np.testing.assert_allclose(learner[0], log_probs, atol=1e-5)
+
+
+def test_impossible_bins_are_never_drawn_and_huge_logits_do_not_overflow() -> None:
+    logits = np.tile([-1e30, 1e4, -1e30], (1000, 1))
+    tokens, log_probs = sample_tokens(logits, 1.0, np.random.default_rng(3))
+    assert (tokens == 1).all()
+    np.testing.assert_array_equal(log_probs, 0)
+
+
+def test_same_seed_same_tokens() -> None:
+    logits = np.random.default_rng(4).normal(size=(14, 256))
+    first, again, other = (sample_tokens(logits, 1.0, np.random.default_rng(s))[0] for s in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
