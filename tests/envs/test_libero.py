@@ -91,9 +91,7 @@ def test_instructions_and_selection() -> None:
         "turn on the stove",
         "open the middle drawer of the cabinet",
     ]
-    assert (
-        first("libero_10", 0).instruction == "put both the alphabet soup and the tomato sauce in the basket"
-    )
+    assert first("libero_10", 0).instruction == "put both the alphabet soup and the tomato sauce in the basket"
     assert first("libero_90", 3).id == "libero_90/3"
 
 
@@ -215,18 +213,49 @@ def test_sampled_states_differ_and_lie_in_the_regions(soup: LiberoEnv) -> None:
     published = libero.published_initial_states(soup.task)[:, 1:]
     address = soup.problem.sim.model.get_joint_qpos_addr("alphabet_soup_1_joint0")[0]
     assert np.ptp(published[:, address]) < 1e-6
-    np.testing.assert_allclose(
-        position(soup, "alphabet_soup_1")[:2], published[0, address : address + 2], atol=0.002
-    )
+    np.testing.assert_allclose(position(soup, "alphabet_soup_1")[:2], published[0, address : address + 2], atol=0.002)
+
+
+@needs_libero
+def test_sampled_objects_on_fixtures() -> None:
+    """libero_spatial task 3: the second bowl stands on the cabinet, in sampled states as in published ones."""
+    env = LiberoEnv(first("libero_spatial", 3), cameras=(), quality="fast")
+    fixtures = env.model.body_pos.copy()
+    env.reset(InitialState("published", 0))
+    expected = position(env, "akita_black_bowl_2")
+    for seed in range(3):
+        env.reset(InitialState("sampled", seed))
+        np.testing.assert_allclose(position(env, "akita_black_bowl_2"), expected, atol=0.1)
+        assert abs(position(env, "akita_black_bowl_2")[2] - expected[2]) < 0.005
+    np.testing.assert_array_equal(env.model.body_pos, fixtures)
+    env.close()
+
+
+def test_what_counts_as_slid(soup: LiberoEnv) -> None:
+    without_pictures(soup, InitialState("published", 0))
+    before, home = soup._placement.horizontal(), position(soup, "alphabet_soup_1")
+    for shift, slid in ((0.05, False), (0.07, True)):
+        teleport(soup, "alphabet_soup_1", home + np.array([shift, 0, 0]))
+        assert soup._placement.slid(before) is slid
+
+
+def test_placements_that_fail_are_drawn_again(soup: LiberoEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = InitialState("sampled", 5)
+    start = without_pictures(soup, state)
+    verdicts = iter([True, False])
+    monkeypatch.setattr(soup._placement, "slid", lambda before: next(verdicts))
+    assert not np.array_equal(without_pictures(soup, state), start)
+    monkeypatch.setattr(libero, "_PLACEMENT_ATTEMPTS", 2)
+    monkeypatch.setattr(soup._placement, "slid", lambda before: True)
+    with pytest.raises(SrpoError, match="no valid placement for seed 5"):
+        soup.reset(state)
 
 
 def test_published_states_are_restored(soup: LiberoEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soup, "_settle_steps", 0)
     published = libero.published_initial_states(soup.task)
     for index in (0, 49):
-        np.testing.assert_array_equal(
-            without_pictures(soup, InitialState("published", index)), published[index, 1:]
-        )
+        np.testing.assert_array_equal(without_pictures(soup, InitialState("published", index)), published[index, 1:])
 
 
 def test_same_robot_as_libero(soup: LiberoEnv) -> None:

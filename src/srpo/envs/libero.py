@@ -9,12 +9,13 @@ by 180 degrees, that is, it mirrors what is returned here from left to right; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
+from srpo.envs.libero_placement import Placement, seeded
 from srpo.envs.libero_suites import (
     STEP_LIMITS,
     SUITES,
@@ -33,7 +34,6 @@ CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}
 _REST = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])  # no motion, gripper opens
 _FIXTURE_SEED = 0  # published evaluations call env.seed(0)
 _PLACEMENT_ATTEMPTS = 100
-_JOINT_NOISE = 0.02  # rad, standard deviation of the arm's initial joint positions
 
 
 class LiberoEnv:
@@ -80,7 +80,7 @@ class LiberoEnv:
         self._settle_steps = settle_steps
         self._published = published_initial_states(task)
         self.problem = _build_problem(task, quality)
-        self._freeze_fixtures()
+        self._placement = Placement(self.problem)
         self._control = _control(control, self.problem)
         self._renderer: Any = None
         self._ready = False
@@ -100,29 +100,23 @@ class LiberoEnv:
 
         ``"published"`` restores one of LIBERO's own states. ``"sampled"`` draws a placement from the task's
         regions, and the arm's joints with robosuite's default noise, with ``index`` as the seed; fixtures
-        stay where seed 0 put them, as in published evaluations. The controller begins as robosuite's does
-        after ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument
-        gives the same ``qpos`` to the last bit, whatever ran before.
+        stay where seed 0 put them, as in published evaluations; placements from which an object falls or that
+        are solved already are drawn again. The controller begins as robosuite's does
+        after ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument gives
+        the same ``qpos`` to the last bit, whatever ran before.
 
         Raises:
             SrpoError: there is no such initial state, or no valid placement was found for this seed.
         """
-        import mujoco
-
+        kind, index = initial_state.kind, initial_state.index
         self._ready = False
-        mujoco.mj_resetData(self.model, self.data)
-        if initial_state.kind == "published":
-            self._restore(initial_state.index)
-        elif initial_state.kind == "sampled":
-            self._sample(initial_state.index)
+        if kind == "published":
+            self._begin(lambda: self._restore(index), 0)
+            self._settle()
+        elif kind == "sampled":
+            self._sample(index)
         else:
-            raise SrpoError(f'an initial state is "published" or "sampled", not {initial_state.kind!r}.')
-        self.problem.sim.forward()
-        self.problem._check_success()
-        self.problem._post_process()
-        self._control.reset(as_stock=True)
-        for _ in range(self._settle_steps):
-            self._control.step(_REST)
+            raise SrpoError(f'an initial state is "published" or "sampled", not {kind!r}.')
         self.success = False
         self._ready = True
         return self.observe()
@@ -177,24 +171,24 @@ class LiberoEnv:
             self._renderer = None
         self._ready = False
 
-    def _freeze_fixtures(self) -> None:
-        """Let the placement samplers leave fixtures where they are: their poses belong to the model."""
-        problem = self.problem
-        for name, sampler in problem.placement_initializer.samplers.items():
-            placements = {}
-            for fixture in sampler.mujoco_objects:
-                if fixture.name in problem.fixtures_dict:
-                    body = problem.sim.model.body_name2id(fixture.root_body)
-                    pose = self.model.body_pos[body].copy(), self.model.body_quat[body].copy()
-                    placements[fixture.name] = (*pose, fixture)
-            if placements:
-                problem.placement_initializer.samplers[name] = _Fixed(placements)
+    def _begin(self, arrange: Callable[[], None], *seed: int) -> None:
+        """Nominal pose, a new controller, the gripper at rest, all else zero; then objects where they belong."""
+        import mujoco
 
-    def _reset_robot(self) -> None:
-        """Nominal pose, a new controller, the gripper at rest: robosuite's reset without noise."""
+        mujoco.mj_resetData(self.model, self.data)
         (robot,) = self.problem.robots
-        robot.reset()
-        robot.gripper.current_action = np.zeros(robot.gripper.dof)
+        with seeded(*seed):
+            robot.reset()
+            robot.gripper.current_action = np.zeros(robot.gripper.dof)
+            arrange()
+        self.problem.sim.forward()
+        self.problem._check_success()
+        self.problem._post_process()
+        self._control.reset(as_stock=True)
+
+    def _settle(self) -> None:
+        for _ in range(self._settle_steps):
+            self._control.step(_REST)
 
     def _restore(self, index: int) -> None:
         if not 0 <= index < len(self._published):
@@ -207,38 +201,25 @@ class LiberoEnv:
                 f"the published states of {self.task.id} have {state.size} numbers, the model needs {size}:"
                 ' the LIBERO files do not belong together; pip install --force-reinstall "srpo[libero]".'
             )
-        with _seeded(index):
-            self._reset_robot()
         self.problem.sim.set_state_from_flattened(state)
 
     def _sample(self, index: int) -> None:
-        if index < 0:
-            raise SrpoError(f"a sampled initial state needs a seed of at least 0, got {index}.")
-        import mujoco
+        """Draw placements until one fits, stays in place and is not solved already."""
         from robosuite.utils.errors import RandomizationError
 
-        problem = self.problem
-        with _seeded(index):
-            self._reset_robot()
-            (robot,) = problem.robots
-            # The published states were recorded with robosuite's default initialization noise.
-            self.data.qpos[robot._ref_joint_pos_indexes] += np.random.normal(0.0, _JOINT_NOISE, 7)  # noqa: NPY002
-            for _ in range(_PLACEMENT_ATTEMPTS):
-                for sampler in problem.object_property_initializers:  # drawers, doors, knobs
-                    problem.object_states_dict[sampler.name].set_joint(sampler.sample())
-                mujoco.mj_step1(self.model, self.data)  # the samplers read where drawers and shelves are
-                try:
-                    placements = problem.placement_initializer.sample()
-                    placements = problem.conditional_placement_initializer.sample(problem.sim, placements)
-                    placements = problem.conditional_placement_on_objects_initializer.sample(placements)
-                    break
-                except RandomizationError:
-                    continue
-            else:
-                raise SrpoError(f"{self.task.id} has no valid placement for seed {index}: use another one.")
-        for position, quaternion, thing in placements.values():
-            if thing.name not in problem.fixtures_dict:
-                problem.sim.data.set_joint_qpos(thing.joints[-1], np.concatenate([position, quaternion]))
+        if index < 0:
+            raise SrpoError(f"a sampled initial state needs a seed of at least 0, got {index}.")
+        for attempt in range(_PLACEMENT_ATTEMPTS):
+            seed = (index,) if attempt == 0 else (index, attempt)
+            try:
+                self._begin(self._placement.sample, *seed)
+            except RandomizationError:
+                continue
+            placed = self._placement.horizontal()
+            self._settle()
+            if not self._placement.slid(placed) and not self.problem._check_success():
+                return
+        raise SrpoError(f"{self.task.id} has no valid placement for seed {index}: use another one.")
 
     def _state(self) -> np.ndarray:
         (robot,) = self.problem.robots
@@ -266,16 +247,6 @@ def axis_angle(quaternion: np.ndarray) -> np.ndarray:
     if np.isclose(sine, 0.0):
         return np.zeros(3)
     return np.asarray(quaternion[1:], dtype=np.float64) * (2.0 * np.arccos(w) / sine)
-
-
-class _Fixed:
-    """Stands in for the placement sampler of a fixture."""
-
-    def __init__(self, placements: dict[str, Any]) -> None:
-        self.placements = placements
-
-    def sample(self, fixtures: dict[str, Any] | None = None, **_: Any) -> dict[str, Any]:
-        return {**(fixtures or {}), **self.placements}
 
 
 class _StockControl:
@@ -320,7 +291,7 @@ def _build_problem(task: Task, quality: str) -> Any:
     path = str(bddl_file(task))
     problem_class = envs.TASK_MAPPING[bddl_utils.get_problem_info(path)["problem_name"]]
     visuals = fast_construction() if quality == "fast" else nullcontext()
-    with visuals, _seeded(_FIXTURE_SEED):
+    with visuals, seeded(_FIXTURE_SEED):
         for _ in range(_PLACEMENT_ATTEMPTS):
             try:
                 problem = problem_class(
@@ -347,14 +318,3 @@ def _check_choice(what: str, given: Sequence[str], allowed: Any) -> None:
     for name in given:
         if name not in allowed:
             raise SrpoError(f"there is no {what} {name!r}: choose from {', '.join(allowed)}.")
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator, which robosuite draws from, and put its state back afterwards."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002

