@@ -86,11 +86,7 @@ class Axes:
     def py(self, y: float) -> float:
         """Vertical position, down from the top."""
         low, high = self.y
-        return (
-            self.height
-            - self.bottom
-            - (y - low) / ((high - low) or 1) * (self.height - self.top - self.bottom)
-        )
+        return self.height - self.bottom - (y - low) / ((high - low) or 1) * (self.height - self.top - self.bottom)
 
 
 def chart(
@@ -131,10 +127,7 @@ def interval_bar(
     """Two intervals between 0 and 1 on one small scale; each is (low, value, high)."""
     width, height = 200, 30
     parts = [f'<svg class="bar" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">']
-    parts += [
-        f'<line class="grid" x1="{_n(5 + 190 * t)}" x2="{_n(5 + 190 * t)}" y1="2" y2="28"/>'
-        for t in (0, 0.5, 1)
-    ]
+    parts += [f'<line class="grid" x1="{_n(5 + 190 * t)}" x2="{_n(5 + 190 * t)}" y1="2" y2="28"/>' for t in (0, 0.5, 1)]
     for y, style, values in ((9, "before", before), (21, "after", after)):
         if values is not None:
             low, value, high = (5 + 190 * v for v in values)
@@ -180,17 +173,13 @@ def extent(values: Sequence[float | None], zero: bool = True) -> tuple[float, fl
     return (0.0 if zero and low >= 0 else low - air), high + air
 
 
-def _grid(
-    axes: Axes, x_label: str, y_format: Callable[[float], str], y_ticks: int, whole_x: bool
-) -> list[str]:
+def _grid(axes: Axes, x_label: str, y_format: Callable[[float], str], y_ticks: int, whole_x: bool) -> list[str]:
     left, right, bottom = axes.left, axes.width - axes.right, axes.height - axes.bottom
     parts = []
     for y in ticks(*axes.y, y_ticks):
         at = _n(axes.py(y))
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at}" y2="{at}"/>')
-        parts.append(
-            f'<text class="tick end" x="{left - 8}" y="{_n(axes.py(y) + 4)}">{escape(y_format(y))}</text>'
-        )
+        parts.append(f'<text class="tick end" x="{left - 8}" y="{_n(axes.py(y) + 4)}">{escape(y_format(y))}</text>')
     for x in ticks(*axes.x, max(3, (right - left) // 80), whole_x):
         parts.append(f'<text class="tick mid" x="{_n(axes.px(x))}" y="{bottom + 18}">{x:g}</text>')
     if x_label:
@@ -225,11 +214,11 @@ def _point(axes: Axes, point: Point) -> list[str]:
         f'<circle class="mark {point.style}" cx="{x}" cy="{y}" r="6"/>'
     ]
     if point.tag:
-        right = axes.px(point.x) > 0.7 * axes.width
-        anchor, shift = ("end", -12) if right else ("start", 12)
+        below = min(axes.py(point.low) + 18, axes.height - axes.bottom - 6)
+        anchor, shift = ("end", 6) if axes.px(point.x) > 0.7 * axes.width else ("start", -6)
         parts.append(
             f'<text class="tag {point.style} {anchor}" x="{_n(axes.px(point.x) + shift)}" '
-            f'y="{_n(axes.py(point.y) + 5)}">{escape(point.tag)}</text>'
+            f'y="{_n(below)}">{escape(point.tag)}</text>'
         )
     return [*parts, "</g>"]
 

@@ -81,9 +81,7 @@ def headline(run: Run) -> Markup:
         return Markup('<span class="after">{}</span> on {}').format(percent(run.after.overall.share), subject)
     curve = run.training_curve()
     if len(curve) > 1:
-        template = (
-            'From <span class="before">{}</span> to <span class="after">{}</span> in training rollouts on {}'
-        )
+        template = 'From <span class="before">{}</span> to <span class="after">{}</span> in training rollouts on {}'
         return Markup(template).format(percent(curve[0][1].share), percent(curve[-1][1].share), subject)
     return Markup("{} RL step{} on {}").format(run.last_step, "" if run.last_step == 1 else "s", subject)
 
@@ -140,25 +138,17 @@ def _interval(rate: Rate) -> str:
 def _notes(run: Run) -> list[str]:
     notes = []
     if run.planned_steps and run.last_step < run.planned_steps:
-        notes.append(
-            f"The run stopped after step {run.last_step} of {run.planned_steps}: this is what there is."
-        )
+        notes.append(f"The run stopped after step {run.last_step} of {run.planned_steps}: this is what there is.")
     absent = [name for name, value in (("before", run.before), ("after", run.after)) if value is None]
     if absent:
-        notes.append(
-            f"There is no evaluation {' and none '.join(absent)} training, so those numbers are left out."
-        )
+        notes.append(f"There is no evaluation {' and none '.join(absent)} training, so those numbers are left out.")
     if run.before and run.after:
         if run.before.outcomes.keys() != run.after.outcomes.keys():
-            notes.append(
-                "The evaluations before and after did not attempt the same starts; compare them with care."
-            )
+            notes.append("The evaluations before and after did not attempt the same starts; compare them with care.")
         for name in ("protocol", "decoding"):
             first, last = run.before.values.get(name), run.after.values.get(name)
             if first != last:
-                notes.append(
-                    f"The evaluations differ in {name} ({first} before, {last} after): compare with care."
-                )
+                notes.append(f"The evaluations differ in {name} ({first} before, {last} after): compare with care.")
     return notes
 
 

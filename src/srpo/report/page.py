@@ -23,7 +23,7 @@ body {
 }
 main { max-width: 1040px; margin: 0 auto; padding: 48px 24px 64px; }
 .over { margin: 0 0 10px; color: var(--soft); font-size: 14px; }
-h1 { margin: 0 0 12px; font-size: clamp(28px, 4.6vw, 46px); line-height: 1.14; letter-spacing: -0.02em; text-wrap: balance; }
+h1 { margin: 0 0 12px; font-size: clamp(28px, 4.2vw, 42px); line-height: 1.14; letter-spacing: -0.02em; text-wrap: balance; }
 h1 .before, h1 .after { white-space: nowrap; }
 h2 { margin: 0 0 4px; font-size: 21px; line-height: 1.3; letter-spacing: -0.01em; }
 h3 { margin: 0 0 6px; font-size: 15px; line-height: 1.4; }
@@ -69,7 +69,7 @@ rect.other { fill: var(--other); } rect.third { fill: var(--before); } i.third {
 table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; margin-top: 12px; }
 th, td { text-align: left; padding: 9px 14px 9px 0; border-top: 1px solid var(--rule); vertical-align: middle; }
 thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: 13.5px; }
-tbody th { font-weight: 500; } tbody th small, td small { display: block; font-weight: 400; color: var(--soft); font-size: 13px; }
+td small { white-space: nowrap; } tbody th { font-weight: 500; } tbody th small, td small { display: block; font-weight: 400; color: var(--soft); font-size: 13px; }
 tr.all th, tr.all td { border-top: 2px solid var(--rule); font-weight: 600; } tr.all small { font-weight: 400; }
 td.change { font-weight: 600; white-space: nowrap; }
 .bar { width: 200px; }
@@ -84,7 +84,7 @@ td.change { font-weight: 600; white-space: nowrap; }
 .empty { border: 1px dashed var(--rule); border-radius: 8px; display: grid; place-items: center; min-height: 120px; padding: 12px;
   color: var(--soft); font-size: 14px; text-align: center; }
 .strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)); gap: 22px 28px; margin-top: 20px; }
-.strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(56px, 1fr)); gap: 3px; }
+.strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: 3px; }
 .strip img { width: 100%; display: block; border-radius: 4px; }
 details { margin-top: 12px; } summary { cursor: pointer; font-weight: 500; }
 .keys th { font-weight: 400; color: var(--soft); width: 38%; padding-top: 5px; padding-bottom: 5px; } .keys td { padding-top: 5px; padding-bottom: 5px; overflow-wrap: anywhere; }
@@ -142,7 +142,7 @@ PAGE = """<!doctype html>
 <thead><tr><th scope="col">Task</th><th scope="col">Before</th><th scope="col">After</th><th scope="col">Change</th><th scope="col">0 to 100 %</th></tr></thead>
 <tbody>
 {% for row in tasks %}<tr{% if row.all %} class="all"{% endif %}><th scope="row">{{ row.name }}<small>{{ row.id }}</small></th>
-{% for label, rate in (("Before", row.before), ("After", row.after)) %}<td data-label="{{ label }}">{% if rate %}{{ rate.percent }}<small>{{ rate.count }}, {{ rate.interval }}</small>{% else %}not evaluated{% endif %}</td>
+{% for label, rate in (("Before", row.before), ("After", row.after)) %}<td data-label="{{ label }}">{% if rate %}{{ rate.percent }}<small>{{ rate.count }}</small><small>{{ rate.interval }}</small>{% else %}not evaluated{% endif %}</td>
 {% endfor %}<td class="change" data-label="Change">{{ row.change }}</td><td class="scale">{{ row.bar }}</td></tr>
 {% endfor %}</tbody>
 </table>
@@ -172,6 +172,7 @@ PAGE = """<!doctype html>
 
 {% if multiples %}<section id="training">
 <h2>Inside the training</h2>
+<p>The training's own numbers, by RL step.</p>
 <div class="multiples">
 {% for item in multiples %}<div><h3>{{ item.title }}</h3>{{ item.chart }}<p>{{ item.text }}</p></div>
 {% endfor %}</div>
@@ -192,9 +193,9 @@ PAGE = """<!doctype html>
 <section id="settings">
 <h2>Settings and origin</h2>
 {% if origin %}<table class="keys"><tbody>{% for name, value in origin %}<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}</tbody></table>
-{% else %}<p>The run left no record of its versions and machine (provenance.json).</p>{% endif %}
+{% endif %}{% if not recorded %}<p>The run left no record of its versions and machine (provenance.json).</p>{% endif %}
 {% if command %}<pre><code>{{ command }}</code></pre>{% endif %}
-{% if settings %}<details><summary>All {{ settings | length }} settings</summary>
+{% if settings %}<details><summary>All settings</summary>
 <table class="keys"><tbody>{% for name, value in settings %}<tr><th scope="row"><code>{{ name }}</code></th><td><code>{{ value }}</code></td></tr>{% endfor %}</tbody></table></details>
 {% else %}<p>The run left no record of its settings (config.json).</p>{% endif %}
 </section>

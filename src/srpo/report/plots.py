@@ -56,9 +56,7 @@ def _draw(axes: Any, run: Run) -> None:
         bounds = [rate.interval for _, rate in curve]
         low, high = [b[0] for b in bounds], [b[1] for b in bounds]
         axes.fill_between(steps, low, high, color=_TRAIN, alpha=0.15, linewidth=0)
-        axes.plot(
-            steps, [rate.share for _, rate in curve], color=_TRAIN, linewidth=2, label="training rollouts"
-        )
+        axes.plot(steps, [rate.share for _, rate in curve], color=_TRAIN, linewidth=2, label="training rollouts")
     evaluation = run.evaluation_curve()
     for i, (step, rate) in enumerate(evaluation):
         first = i == 0 and run.before is not None

@@ -75,9 +75,7 @@ def learning(run: Run) -> dict[str, Any]:
     )
     legend.append(("other", "bars and band: Wilson 95 % interval"))
     draw = {
-        name: Markup(
-            charts.chart(_learning_axes(run, *size), *_learning_marks(run), title=title, y_format=_percent)
-        )
+        name: Markup(charts.chart(_learning_axes(run, *size), *_learning_marks(run), title=title, y_format=_percent))
         for name, size in (("wide", (980, 400)), ("narrow", (390, 330)))
     }
     return {"legend": legend, **draw}
@@ -187,10 +185,10 @@ def multiples(run: Run) -> list[dict[str, Any]]:
         line = Line(steps, values, "train", low, high, label=title)
         share = column == "clip_fraction"
         axes = Axes(
-            330, 190, (steps[0], steps[-1]), charts.extent([*values, *(low or []), *(high or [])]), right=8
+            330, 190, (steps[0], steps[-1]), charts.extent([*values, *(low or []), *(high or [])]), right=8, bottom=26
         )
         svg = charts.chart(
-            axes, [line], title=title, y_format=_fine_percent if share else _compact, y_ticks=3
+            axes, [line], title=title, x_label="", y_format=_fine_percent if share else _compact, y_ticks=3
         )
         out.append({"title": title, "text": text, "chart": Markup(svg)})
     return out
@@ -268,9 +266,7 @@ def times(run: Run) -> dict[str, Any]:
     )
     count = len(run.rows)
     text = f"{duration(total)} for {count} RL step{'' if count == 1 else 's'}, {total / count:.1f} s each."
-    evaluations = sum(
-        number(e.get("seconds")) or 0 for part in (run.before, run.after) if part for e in part.episodes
-    )
+    evaluations = sum(number(e.get("seconds")) or 0 for part in (run.before, run.after) if part for e in part.episodes)
     if evaluations:
         text += f" The evaluations took another {duration(evaluations)}, summed over the rollout processes."
     return {"phases": phases, "time_bar": Markup(bar), "time_text": text}
@@ -286,7 +282,7 @@ def origin(run: Run) -> dict[str, Any]:
         for name in ("checkpoint", "protocol", "decoding"):
             if evaluation.values.get(name):
                 rows.append((f"Evaluated {name}", _text(evaluation.values[name])))
-    return {"origin": rows, "command": command, "settings": list(_flat(run.config))}
+    return {"origin": rows, "recorded": bool(run.provenance), "command": command, "settings": list(_flat(run.config))}
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

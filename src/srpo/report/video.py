@@ -90,9 +90,7 @@ def write_gif(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial.gif")
-    indexed[0].save(
-        partial, save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True
-    )
+    indexed[0].save(partial, save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
     partial.replace(path)
     return path
 
@@ -115,9 +113,7 @@ def side_by_side(
     height = clips[0].shape[1]
     if clips[1].shape[1] != height:
         size = (round(clips[1].shape[2] * height / clips[1].shape[1]), height)
-        clips[1] = np.stack(
-            [np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in clips[1]]
-        )
+        clips[1] = np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in clips[1]])
     if captions is not None:
         clips = [caption(clip, text) for clip, text in zip(clips, captions, strict=True)]
     length = max(len(clip) for clip in clips)
@@ -150,9 +146,7 @@ def caption(frames: np.ndarray, text: str) -> np.ndarray:
         radius = strip_height // 6
         draw.ellipse((x, strip_height // 2 - radius, x + 2 * radius, strip_height // 2 + radius), fill=mark)
         x += 2 * radius + margin // 2
-    draw.text(
-        (x, strip_height // 2), _shortened(text, width - x - margin, font), _INK, font=font, anchor="lm"
-    )
+    draw.text((x, strip_height // 2), _shortened(text, width - x - margin, font), _INK, font=font, anchor="lm")
     out = np.empty((length, strip_height + frames.shape[1], width, 3), np.uint8)
     out[:, :strip_height] = np.asarray(strip)
     out[:, strip_height:] = frames

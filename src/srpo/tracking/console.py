@@ -67,7 +67,7 @@ class Phase:
 
 
 class Console:
-    """Progress and results on a terminal, or as plain lines where the output is not a terminal.
+    """Progress and results on a (UTF-8) terminal, or as plain lines where the output is not one.
 
     Plain output holds no control characters, and at most one progress line every ``every`` seconds.
 
@@ -86,7 +86,8 @@ class Console:
         every: float = 10.0,
     ) -> None:
         self.rich = rich.console.Console(file=file, width=width, highlight=False, soft_wrap=False)
-        self.live = self.rich.is_terminal and not self.rich.is_dumb_terminal
+        self.unicode = self.rich.encoding.lower().startswith("utf")
+        self.live = self.rich.is_terminal and not self.rich.is_dumb_terminal and self.unicode
         if not self.live:
             self.rich = rich.console.Console(
                 file=file,
@@ -96,7 +97,6 @@ class Console:
                 force_terminal=False,
             )
         self.steps, self.every = steps, every
-        self.unicode = self.rich.encoding.lower().startswith("utf")
         self.history: list[float] = []
         self._shown: list[float] = []
         self._progress: Progress | None = None
@@ -208,11 +208,7 @@ class Console:
         if not self.live and now - self._printed[phase] >= self.every and phase.done != phase.total:
             self._printed[phase] = now
             self._print(
-                Text(
-                    "  ".join(
-                        part for part in (phase.name, phase.count(), phase.rate(), phase.left()) if part
-                    )
-                )
+                Text("  ".join(part for part in (phase.name, phase.count(), phase.rate(), phase.left()) if part))
             )
 
     def _end(self, phase: Phase, verdict: str) -> None:
@@ -235,7 +231,15 @@ class Console:
 
     def _print(self, *parts: Text | Table) -> None:
         for part in parts:
-            self.rich.print(part)
+            if self.live:
+                self.rich.print(part)
+                continue
+            with self.rich.capture() as capture:
+                self.rich.print(part)
+            lines = [line.rstrip() for line in capture.get().splitlines()]
+            text = "\n".join(lines) + "\n"
+            self.rich.file.write(text if self.unicode else text.encode("ascii", "replace").decode())
+            self.rich.file.flush()
 
 
 class _PhaseText(ProgressColumn):
@@ -243,9 +247,7 @@ class _PhaseText(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         phase: Phase = task.fields["phase"]
-        return Text(
-            "  ".join(part for part in (phase.count(), phase.rate(), phase.left()) if part), no_wrap=True
-        )
+        return Text("  ".join(part for part in (phase.count(), phase.rate(), phase.left()) if part), no_wrap=True)
 
 
 def sparkline(values: Iterable[float], unicode: bool = True) -> str:
@@ -275,9 +277,7 @@ def _failures(row: Mapping[str, Any]) -> list[str]:
     if row.get("n_episodes") and row.get("n_success") == row["n_episodes"]:
         reward = "none"
     else:
-        reward = _format(row, "reward_failure_mean", "reward {:.2f}") + _format(
-            row, "reward_failure_std", " ± {:.2f}"
-        )
+        reward = _format(row, "reward_failure_mean", "reward {:.2f}") + _format(row, "reward_failure_std", " ± {:.2f}")
     clusters = number(row.get("n_clusters"))
     return [
         reward,

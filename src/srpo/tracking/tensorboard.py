@@ -31,15 +31,15 @@ class TensorboardLogger:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._writer = self._open()
-
-    def _open(self, purge_step: int | None = None) -> Any:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.folder), purge_step=purge_step)
+        self._purge: int | None = None
+        self._writer: Any = None
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Write and flush one row; ``row["step"]`` is the x axis."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.folder), purge_step=self._purge)
         step = int(row["step"])
         for column, value in row.items():
             scalar = number(value.item() if hasattr(value, "item") else value)
@@ -52,12 +52,14 @@ class TensorboardLogger:
 
     def resume(self, step: int) -> None:
         """Tell TensorBoard to forget what was logged after ``step``."""
-        self._writer.close()
-        self._writer = self._open(purge_step=step + 1)
+        self.close()
+        self._purge = step + 1
 
     def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
+        """Close the event file; the next row opens another."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def tag(column: str) -> str:
