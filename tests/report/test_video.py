@@ -36,11 +36,11 @@ def test_small_frames_are_enlarged_by_a_whole_number() -> None:
 def test_caption_leaves_the_picture_and_marks_the_verdict() -> None:
     frames = picture(4, 220)
     out = caption(frames, "success, 48 steps")
-    assert out.shape == (4, 240, 220, 3)
-    assert (out[:, 20:] == frames).all()
-    green, red = out[-1, 19, 219], caption(frames, "failure")[-1, 19, 219]
+    assert out.shape == (4, 244, 220, 3)
+    assert (out[:, 24:] == frames).all()
+    green, red = out[-1, 23, 219], caption(frames, "failure")[-1, 23, 219]
     assert green[1] > green[0] and red[0] > red[1]
-    assert (out[0, 19, 56] != green).all() and (out[0, 19, 54] == green).all()  # a quarter of the time: 55 px
+    assert (out[0, 23, 56] != green).all() and (out[0, 23, 54] == green).all()  # a quarter of the time: 55 px
 
 
 def test_long_captions_are_cut(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_side_by_side_waits_for_the_longer_one() -> None:
     out = side_by_side(left, right, gap=8)
     assert out.shape == (5, 256, 520, 3)
     assert (out[4, :, :256] == left[2]).all() and (out[:, :, 256:264] == 255).all()
-    assert side_by_side(left, right, ("before", "after")).shape == (5, 256 + 22, 520, 3)
+    assert side_by_side(left, right, ("before", "after")).shape == (5, 256 + 28, 520, 3)
 
 
 def test_gif(tmp_path: Path) -> None:

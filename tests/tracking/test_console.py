@@ -47,7 +47,7 @@ def test_step_table_says_the_numbers() -> None:
     ):  # fmt: skip
         assert part in text, part
     assert text.count("█") == 16  # of 20, 81 %
-    assert "entropy" not in text and "evaluation" not in text
+    assert "entropy" not in text and "evaluated" not in text
 
 
 def test_step_table_without_failures_and_with_an_evaluation() -> None:

@@ -35,9 +35,9 @@ section, .tiles { margin-top: 24px; }
 section { background: var(--paper); border: 1px solid var(--rule); border-radius: 12px; padding: 24px; }
 section > p { color: var(--soft); }
 .note { background: var(--note); border-radius: 10px; padding: 12px 18px; margin: 18px 0 0; max-width: none; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 1px; background: var(--rule);
+.tiles { display: flex; flex-wrap: wrap; gap: 1px; background: var(--rule);
   border: 1px solid var(--rule); border-radius: 12px; overflow: hidden; padding: 0; }
-.tiles div { background: var(--paper); padding: 14px 18px; }
+.tiles div { flex: 1 1 140px; background: var(--paper); padding: 14px 18px; }
 .tiles dt { color: var(--soft); font-size: 13px; }
 .tiles dd { margin: 2px 0 0; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; letter-spacing: -0.01em; }
 .tiles dd small { font-size: 13px; font-weight: 400; color: var(--soft); letter-spacing: 0; }
@@ -97,7 +97,6 @@ footer { margin-top: 24px; color: var(--soft); font-size: 13.5px; }
   main { padding: 28px 14px 40px; } section { padding: 18px 16px; } .lead { font-size: 17px; }
   .wide { display: none; } .narrow { display: block; }
   .pairs, .strips, .multiples { grid-template-columns: 1fr; }
-  .tiles { grid-template-columns: 1fr 1fr; }
   table.tasks thead { display: none; } table.tasks, table.tasks tbody { display: block; }
   table.tasks tr { display: grid; grid-template-columns: 1fr 1fr; border-top: 1px solid var(--rule); padding: 10px 0; gap: 4px 12px; }
   table.tasks th, table.tasks td { border: 0; padding: 0; } table.tasks th, table.tasks td.scale { grid-column: 1 / -1; }

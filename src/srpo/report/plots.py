@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from srpo.report.charts import ticks
 from srpo.report.run import Run, load_run, percent
 
 _TRAIN, _BEFORE, _AFTER, _INK, _SOFT, _GRID = "#2a62c4", "#b35a00", "#0a7d5f", "#16191d", "#57616c", "#e2e6ea"
@@ -48,7 +49,7 @@ def _title(run: Run) -> str:
 
 
 def _draw(axes: Any, run: Run) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
     curve = run.training_curve()
     if curve:
@@ -69,7 +70,7 @@ def _draw(axes: Any, run: Run) -> None:
         )  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(ticks(0, max([1, *(step for step, _ in [*curve, *evaluation])]), 8, whole=True))
     axes.set_xlabel("RL step", color=_SOFT)
     axes.set_ylabel("success", color=_SOFT)
     axes.tick_params(colors=_SOFT, length=0)

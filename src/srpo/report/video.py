@@ -132,11 +132,11 @@ def caption(frames: np.ndarray, text: str) -> np.ndarray:
         text: shortened with dots where it is wider than the picture.
 
     Returns:
-        (T, H + h, W, 3) uint8 with h = max(20, H // 11), made even.
+        (T, H + h, W, 3) uint8 with h = max(20, H // 9), made even.
     """
     frames = _checked(frames)
     length, _, width, _ = frames.shape
-    strip_height = max(20, frames.shape[1] // 11) // 2 * 2
+    strip_height = max(20, frames.shape[1] // 9) // 2 * 2
     strip = Image.new("RGB", (width, strip_height), _STRIP)
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(size=round(0.56 * strip_height))

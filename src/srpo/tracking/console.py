@@ -154,7 +154,7 @@ class Console:
             ("success", self._success(row, success)),
             ("failures", _joined(_failures(row))),
             ("update", _joined(_update(row))),
-            ("evaluation", _evaluation(row)),
+            ("evaluated", _evaluation(row)),
             ("speed", _joined([*_speed(row), self._left(row)])),
         ):
             if text:
