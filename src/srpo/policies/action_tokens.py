@@ -51,7 +51,7 @@ class ActionScale:
 
     @classmethod
     def from_actions(cls, actions: np.ndarray, min_range: float = 0.1) -> ActionScale:
-        """Percentiles 1 and 99 of (N, A) actions, widened to at least ``min_range``; the gripper (last) keeps [-1, 1]."""
+        """Percentiles 1 and 99 of (N, A) actions, at least ``min_range`` apart; the gripper (last) keeps [-1, 1]."""
         low, high = np.percentile(actions, [1, 99], axis=0)
         middle, half = (low + high) / 2, np.maximum(high - low, min_range) / 2
         low, high = middle - half, middle + half

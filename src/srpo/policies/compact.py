@@ -13,7 +13,7 @@ Same interface and token semantics as OpenVLA-OFT's discrete variant (chunks of 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ class CompactConfig:
     mixture: int = 2
     min_sigma: float = 0.02
     text_length: int = 24
-    action_scale: ActionScale = ActionScale()
+    action_scale: ActionScale = field(default_factory=ActionScale)
     state_mean: tuple[float, ...] = (0.0,) * 8
     state_std: tuple[float, ...] = (1.0,) * 8
 
@@ -74,6 +74,8 @@ class CompactConfig:
 
 class Instruction(nn.Module):
     """Token ids (B, S) to one vector (B, D): word vectors with positions, attention-pooled. Word order counts."""
+
+    table: torch.Tensor
 
     def __init__(self, length: int, dim: int) -> None:
         super().__init__()
@@ -160,6 +162,9 @@ class Residual(nn.Module):
 class CompactPolicy(nn.Module):
     """The compact VLA. Inputs of a decision (see `prepare`): ``<camera>_s8`` (40, S/8, S/8) float16,
     ``<camera>_s16`` (112, S/16, S/16) float16, ``words`` (text_length,) int32, ``state`` (8,) float32."""
+
+    state_mean: torch.Tensor
+    state_std: torch.Tensor
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -275,18 +280,21 @@ class CompactPolicy(nn.Module):
                 raise SrpoError(f"{folder} holds no {name}: give a folder written by srpo sft or srpo train.")
         try:
             values = json.loads((folder / CONFIG_NAME).read_text())
+            if not isinstance(values, dict):
+                raise TypeError("not a JSON object")
             kind = values.pop("model_type", None)
             if kind != "srpo-compact":
                 raise SrpoError(f"{folder} holds a '{kind}' model, not a compact policy.")
             policy = cls(CompactConfig.from_dict(values))
             policy.load_state_dict(load_file(folder / WEIGHTS_NAME))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SrpoError(f"{folder / CONFIG_NAME} is damaged ({error}); restore it or train again.") from error
         except (SafetensorError, RuntimeError) as error:
             if isinstance(error, SrpoError):
                 raise
+            reason = " ".join(str(error).split())[:200]
             raise SrpoError(
-                f"{folder / WEIGHTS_NAME} is damaged or does not fit its config.json ({str(error)[:200]}); "
+                f"{folder / WEIGHTS_NAME} is damaged or does not fit its config.json ({reason}); "
                 "restore it or train again."
             ) from error
         return policy

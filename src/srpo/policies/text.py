@@ -17,7 +17,7 @@ VECTOR_DIM = 256
 def _folder() -> Path:
     spec = find_spec("wordllama")
     if spec is None or not spec.submodule_search_locations:
-        raise SrpoError('The compact policy reads word vectors from the wordllama package: pip install "srpo[compact]".')
+        raise SrpoError('The compact policy needs the word vectors of wordllama: pip install "srpo[compact]".')
     return Path(next(iter(spec.submodule_search_locations)))
 
 
