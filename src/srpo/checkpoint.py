@@ -51,10 +51,10 @@ def save(
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         raise SrpoError(
-            f"Cannot write the checkpoint {target} ({error.strerror or error}); free disk space and use --resume."
+            f"Cannot write the checkpoint {target} ({error}); free disk space and use --resume."
         ) from error
     for old in sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))[:-keep]:
         shutil.rmtree(old)
@@ -79,9 +79,10 @@ def load(
         policy.load_state_dict(load_file(folder / "model.safetensors"))
         _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
         return json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors")
-    except (SafetensorError, OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise SrpoError(
-            f"The checkpoint {folder} is damaged ({str(error)[:200]}); delete it and --resume from the one before."
+            f"The checkpoint {folder} is damaged ({reason}); delete it and --resume from the one before."
         ) from error
 
 

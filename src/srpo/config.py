@@ -25,7 +25,10 @@ def override(config: T, changes: dict[str, str]) -> T:
         SrpoError: a name that does not exist (the nearest one is named) or a value of the wrong type.
     """
     for name, value in changes.items():
-        config = _set(config, name.replace("-", "_").split("."), value, name)
+        path = name.replace("-", "_").split(".")
+        if not _exists(config, path):
+            _unknown(name, list(field_names(config)))
+        config = _set(config, path, value, name)
     return config
 
 
@@ -39,10 +42,15 @@ def field_names(config: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
+def _exists(config: Any, path: list[str]) -> bool:
+    for name in path:
+        if not dataclasses.is_dataclass(config) or name not in (f.name for f in dataclasses.fields(config)):
+            return False
+        config = getattr(config, name)
+    return True
+
+
 def _set(config: Any, path: list[str], text: str, full: str) -> Any:
-    names = [f.name for f in dataclasses.fields(config)]
-    if path[0] not in names:
-        _unknown(full, list(field_names(config)) + names)
     if len(path) > 1:
         return dataclasses.replace(config, **{path[0]: _set(getattr(config, path[0]), path[1:], text, full)})
     hint = typing.get_type_hints(type(config))[path[0]]
