@@ -125,6 +125,7 @@ def test_an_interrupted_run_says_so(run: Path) -> None:
     assert "The run stopped after step 2 of 6" in text
     assert "There is no evaluation after training" in text
     assert "From 45 % to 50 % in training rollouts" in text  # 9 and 10 of 20
+    assert "rollouts at step 1: 9 of 20 (25.8 to 65.8 %); step 2: 10 of 20 (29.9 to 70.1 %)." in text
     assert "No episodes were filmed" in text and "no record of its versions" in text
     assert "graded" not in page.ids and "learning" in page.ids
 

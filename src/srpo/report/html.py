@@ -114,8 +114,8 @@ def _over(run: Run) -> str:
 def _lead(run: Run) -> Markup:
     if not run.before or not run.after:
         first, last = run.training_curve()[:1], run.training_curve()[-1:]
-        text = "; ".join(f"step {step}: {_interval(rate)}" for step, rate in [*first, *last])
-        return Markup("Training rollouts, sampled from the policy as it learned. {}").format(text)
+        text = "; ".join(f"step {step}: {_interval(rate)}" for step, rate in dict([*first, *last]).items())
+        return Markup("Success of the training rollouts at {}.").format(text) if text else Markup("")
     where = {
         "held-out": "On initial states that training never used",
         "paper": "On the benchmark's published initial states, which training used too",
