@@ -35,6 +35,7 @@ STEP = 0.015  # m, what an object can be pushed onto
 ROOM_COST = 2.0  # metres of reach that a metre of missing room is worth
 YAW_COST = 0.1  # metres of reach that a radian of rotation is worth
 SHIFT_COST = 2.0  # metres of reach that a metre of shift is worth
+EFFORT_COST = 1.5  # and a metre of uncomfortable reach
 GIVES_WAY = 0.006  # overlap of the inner finger with a bowl's far wall: it slides down and pushes the bowl
 
 
@@ -148,7 +149,9 @@ class GraspPlanner:
         grasps = [(YAW_COST * abs(g.yaw), g) for yaw in YAWS for g in across_grasps(self.points, float(yaw))]
         if not grasps:
             rims = [grasp for yaw in YAWS for grasp in rim_grasps(self.points, float(yaw))]
-            grasps = [(self.effort(g.position) + YAW_COST * abs(g.yaw) + SHIFT_COST * g.shift, g) for g in rims]
+            grasps = [
+                (EFFORT_COST * self.effort(g.position) + YAW_COST * abs(g.yaw) + SHIFT_COST * g.shift, g) for g in rims
+            ]
         ways = [(cost + ROOM_COST * (ROOMS[0] - room), room, g) for cost, g in grasps for room in ROOMS]
         for _, room, grasp in sorted(ways, key=lambda way: way[0]):
             if self.clearance(grasp, room) > MARGIN / 2:
