@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -84,6 +85,7 @@ def overrides(arguments: Sequence[str]) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code (2: a mistake the message explains, 130: interrupted)."""
     options, extra = _parser().parse_known_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: workers are stopped
     try:
         changes = overrides(extra)
         if changes and options.command not in ("collect", "sft", "train"):

@@ -1,0 +1,122 @@
+"""Every command against the real simulator, on a budget too small to learn anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("libero")
+pytestmark = pytest.mark.timeout(600)
+
+
+def srpo(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "srpo.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demonstrations and a cloned policy."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    srpo("collect", "debug", "--out", folder / "demos")
+    srpo("sft", "debug", "--demos", folder / "demos", "--run", folder / "sft")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", folder / "run", "--workers", "1")
+    return folder / "run"
+
+
+def test_collect_writes_successful_demonstrations_and_resumes(folder: Path) -> None:
+    files = sorted(p.name for p in (folder / "demos").glob("*.npz"))
+    assert len(files) == 2 and all(name.startswith("libero_object-0_") for name in files)
+    before = {p: p.stat().st_mtime_ns for p in (folder / "demos").iterdir()}
+    srpo("collect", "debug", "--out", folder / "demos")
+    assert {p: p.stat().st_mtime_ns for p in (folder / "demos").iterdir()} == before
+
+
+def test_train_writes_the_run_folder(trained: Path) -> None:
+    rows = (trained / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 3  # header and two steps
+    for phase in ("before", "after"):
+        result = json.loads((trained / f"eval_{phase}.json").read_text())
+        assert len(result["episodes"]) == 2 and result["overall"]["episodes"] == 2
+        # 24 steps are too few for the task: what is certain is the limit.
+        assert all(e["n_steps"] == 24 and not e["success"] for e in result["episodes"])
+    html = (trained / "report.html").read_text()
+    assert "alphabet soup" in html and "data:video/mp4;base64," in html
+    assert not list(trained.rglob("*.pkl")) and not list(trained.rglob("*.pt"))
+
+
+def test_the_number_of_workers_changes_nothing(folder: Path, trained: Path) -> None:
+    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", folder / "two", "--workers", "2")
+    weights = "policy/model.safetensors"
+    assert (folder / "two" / weights).read_bytes() == (trained / weights).read_bytes()
+
+
+def test_a_killed_run_resumes_to_the_same_weights(folder: Path, trained: Path) -> None:
+    run = folder / "killed"
+    command = [sys.executable, "-m", "srpo.cli", "train", "debug", "--policy", str(folder / "sft/policy")]
+    process = subprocess.Popen([*command, "--run", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (run / "checkpoints/step_000001").is_dir() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (run / "checkpoints/step_000001").is_dir() and not (run / "policy").exists()
+    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", run, expect=2)  # not without --resume
+    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", run, "--resume")
+    weights = "policy/model.safetensors"
+    assert (run / weights).read_bytes() == (trained / weights).read_bytes()
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_eval_and_report(trained: Path) -> None:
+    out = trained / "again"
+    done = srpo(
+        "eval", trained / "policy", "--tasks", "0", "--states", "1", "--max-steps", "16", "--videos", "1",
+        "--workers", "1", "--out", out,
+    )  # fmt: skip
+    assert "0 / 1" in done.stdout
+    assert json.loads((out / "eval.json").read_text())["overall"]["wilson_95"][1] > 0.7
+    assert len(list((out / "videos").glob("*.mp4"))) == 1
+    assert srpo("report", trained).stdout.strip().endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "debug", "--policy", "nowhere", "--run", "x"], "holds no config.json"),
+        (["train", "debug", "--policy", "nowhere", "--run", "x", "--learning-rat", "1"], "did you mean '--learner"),
+        (["sft", "debug", "--demos", "nowhere", "--run", "x"], "run srpo collect"),
+        (["collect", "debgu", "--out", "x"], "did you mean 'debug'"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_get_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = srpo(*arguments, expect=2)
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_doctor_passes_where_the_tests_run() -> None:
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "srpo.cli", "doctor"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "MuJoCo" in done.stdout
