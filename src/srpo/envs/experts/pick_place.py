@@ -32,6 +32,7 @@ ROTATION_GAIN_BY_REACH = (0.54, 0.62), (1.5, 0.3)  # action per radian
 COMFORTABLE_REACH = 0.7  # m, horizontally from the base
 CLEARANCE = 0.02  # m, between what moves and what stands below
 SLOPE, RISE = 0.8, 0.05  # of the funnel above a goal: rise per metre of distance, and at most (m)
+SLIPPED = 0.04  # m, change of the distance between hand and object
 CLOSE_STEPS = 5, 14  # at least, at most
 STILL_FINGERS = 0.005  # m/s; slower fingers hold something
 RELEASE_STEPS, RETREAT_STEPS = 8, 12
@@ -150,10 +151,11 @@ class PickPlaceExpert:
     def _carry(self) -> tuple[np.ndarray, float, float, bool]:
         """Lift, move over the target and go down to where the object is let go."""
         offset = self._object_position() - self._position()
-        if np.linalg.norm(offset - self._offset) > 0.04:
-            self._enter("retreat")  # it slipped: try again
-        goal = np.array([*(self._target[:2] - offset[:2]), self._drop_height()])
-        move, over = self._field(goal, self._hang, 0.01)
+        if abs(np.linalg.norm(offset) - self._held_at) > SLIPPED:
+            self._enter("retreat")  # try again
+        hang = self._hang()
+        goal = np.array([*(self._target[:2] - offset[:2]), self._drop_height(offset, hang)])
+        move, over = self._field(goal, max(FINGERTIP, hang), 0.01)
         here = self._position()
         if np.abs(goal - here).max() < 0.008:
             self._enter("release")
@@ -201,21 +203,24 @@ class PickPlaceExpert:
         """Measure how the object hangs in the hand, and look at the way to the target."""
         model, data = self.env.model, self.env.data
         here = self._position()
-        self._offset = self._object_position() - here
+        offset = self._object_position() - here
+        self._held_at = float(np.linalg.norm(offset))
         points = shape_points(model, data, collision_geoms(model, self._object))
-        bottom = float(points[:, 2].min())
-        self._hang = max(FINGERTIP, here[2] - bottom)
-        self._below = self._object_position()[2] - bottom
+        self._shape = (points - data.xpos[self._object]) @ data.xmat[self._object].reshape(3, 3)
         self._lift_from = here[2]
         self._target, self._inside = self._find_target()
         ignore = self._robot | {self._object}
         half_width = max(0.03, float(np.ptp(points[:, :2], axis=0).max()) / 2)
-        goal = np.array([*(self._target[:2] - self._offset[:2]), here[2]])
+        goal = np.array([*(self._target[:2] - offset[:2]), here[2]])
         self._corridor = Corridor(model, data, here, goal, half_width, ignore)
         self._enter("carry")
 
     def _find_target(self) -> tuple[np.ndarray, bool]:
-        """Where the object's origin shall come, (3,), and whether that is inside of something with walls."""
+        """Where the object shall come, (3,), and whether that is inside of something with walls.
+
+        Inside, the height is that of the object's origin, a little above the goal's region; else that of its
+        underside, a little above what it is put on.
+        """
         model, data = self.env.model, self.env.data
         predicate, _, name = self.goal
         center = self._target_center()
@@ -225,19 +230,24 @@ class PickPlaceExpert:
             return center, True
         ring = center[:2] + 0.02 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
         floor = surface_heights(model, data, ring, self._robot | {self._object}, center[2] + 0.5).max()
-        return np.array([center[0], center[1], floor + self._below + 0.008]), False
+        return np.array([center[0], center[1], floor + 0.008]), False
 
     def _target_center(self) -> np.ndarray:
         problem, data, name = self.env.problem, self.env.data, self.goal[2]
         is_body = name in problem.obj_body_id
         return (data.xpos[problem.obj_body_id[name]] if is_body else data.site(name).xpos).copy()
 
-    def _drop_height(self) -> float:
+    def _hang(self) -> float:
+        """How far (m) the object in the hand reaches below grip_site."""
+        down = self.env.data.xmat[self._object].reshape(3, 3)[2]
+        return float(self._position()[2] - self._object_position()[2] - (self._shape @ down).min())
+
+    def _drop_height(self, offset: np.ndarray, hang: float) -> float:
         """Height of grip_site (m) at which the object is let go."""
-        height = float(self._target[2] - self._offset[2])
-        if self._inside:  # the fingers open above the walls
-            height = max(height, self._corridor.highest(0.0, 0.0) + FINGERTIP + 0.003)
-        return height
+        if not self._inside:
+            return float(self._target[2] + hang)
+        over_the_walls = self._corridor.highest(0.0, 0.0) + FINGERTIP + 0.003  # the fingers open there
+        return max(float(self._target[2] - offset[2]), over_the_walls)
 
     # Motion
 
