@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
@@ -97,8 +99,8 @@ class WorkerPool:
         failures: Counter[int] = Counter()
         remaining = len(jobs)
         while remaining:
-            for i in range(len(self._workers)):
-                self._assign(i, jobs, waiting, affinity)
+            for worker in self._workers:
+                self._assign(worker, jobs, waiting, affinity)
             busy = [w for w in self._workers if w.job is not None]
             pause = max(0.0, min(w.deadline for w in busy) - time.monotonic())
             ready = set(wait([w.pipe for w in busy], timeout=min(pause, 5.0)))
@@ -121,10 +123,10 @@ class WorkerPool:
                     failure = f"no answer for {self._timeout:.0f} s"
                 if failure is not None:
                     failures[worker.job] += 1
-                    self.stats.reruns += 1
-                    waiting.insert(0, worker.job)
                     if failures[worker.job] > self._retries:
                         raise SrpoError(f"An episode failed {self._retries + 1} times; the last time: {failure}")
+                    waiting.insert(0, worker.job)
+                    self.stats.reruns += 1
                     self._replace(i, failure)
 
     def close(self) -> None:
@@ -147,8 +149,7 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _assign(self, i: int, jobs: Sequence[Any], waiting: list[int], affinity: Callable[[Any], Any]) -> None:
-        worker = self._workers[i]
+    def _assign(self, worker: _Worker, jobs: Sequence[Any], waiting: list[int], affinity: Callable[[Any], Any]) -> None:
         if worker.job is not None or not waiting:
             return
         others = {w.affinity for w in self._workers if w is not worker and w.affinity is not None}
@@ -159,12 +160,8 @@ class WorkerPool:
         job = waiting.pop(pick)
         worker.affinity = keys[pick]
         worker.job, worker.deadline = job, time.monotonic() + self._timeout
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died while idle: `_receive` will find out
             worker.pipe.send(("run", jobs[job]))
-        except (BrokenPipeError, OSError):
-            worker.job = None
-            waiting.insert(0, job)
-            self._replace(i, "died while idle")
 
     @staticmethod
     def _receive(worker: _Worker) -> tuple[str, Any]:
@@ -191,7 +188,8 @@ class WorkerPool:
                     os.environ[key] = value
         theirs.close()
         if self._payload is not None:
-            ours.send(("update", self._payload))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died already: its first job will tell
+                ours.send(("update", self._payload))
         return _Worker(process, ours)
 
     def _replace(self, i: int, reason: str, count: bool = True) -> None:
@@ -216,10 +214,10 @@ def _serve(pipe: Connection, runner_path: str, arguments: tuple[Any, ...]) -> No
                 break
             try:
                 if runner is None:
-                    import torch
-
-                    torch.set_num_threads(1)
-                    runner = plugins.load(runner_path)(*arguments)
+                    runner_class = plugins.load(runner_path)
+                    if "torch" in sys.modules:  # only if the runner brought it: it takes seconds to import
+                        sys.modules["torch"].set_num_threads(1)
+                    runner = runner_class(*arguments)
                 if kind == "update":
                     runner.update(value)
                 else:

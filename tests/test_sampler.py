@@ -1,0 +1,79 @@
+"""Which episodes are practised: groups, balance over tasks, reproducibility, and states kept apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from srpo.sampler import GroupSampler, demonstration_state, evaluation_states, train_state
+from srpo.types import InitialState, SrpoError, Task
+
+TASKS = [Task("suite", i, f"task{i}", "do it", 100) for i in range(3)]
+SAMPLER = GroupSampler(TASKS, groups=4, group_size=3, protocol="held-out", seed=0, temperature=1.6)
+
+
+def test_a_group_shares_task_and_state_and_differs_in_seed() -> None:
+    requests = SAMPLER.requests(2)
+    assert [r.group for r in requests] == [8, 8, 8, 9, 9, 9, 10, 10, 10, 11, 11, 11]
+    for g in range(4):
+        group = requests[3 * g : 3 * g + 3]
+        assert len({(r.task.id, r.initial_state) for r in group}) == 1
+        assert len({r.seed for r in group}) == 3
+    assert {r.temperature for r in requests} == {1.6} and not any(r.keep_frames for r in requests)
+
+
+def test_steps_can_be_asked_for_in_any_order() -> None:
+    again = GroupSampler(TASKS, groups=4, group_size=3, protocol="held-out", seed=0, temperature=1.6)
+    later = again.requests(5)
+    assert again.requests(1) == SAMPLER.requests(1) and later == SAMPLER.requests(5)
+    assert SAMPLER.requests(1) != SAMPLER.requests(2)
+    assert SAMPLER.requests(1) != replace(SAMPLER, seed=1).requests(1)
+
+
+def test_tasks_take_turns() -> None:
+    # 3 steps of 4 groups are 4 rounds of 3 tasks: each task 4 times, and once in every round.
+    tasks = [r.task.index for step in range(3) for r in SAMPLER.requests(step)[::3]]
+    assert Counter(tasks) == {0: 4, 1: 4, 2: 4}
+    rounds = [tuple(tasks[i : i + 3]) for i in range(0, 12, 3)]
+    assert all(sorted(r) == [0, 1, 2] for r in rounds) and len(set(rounds)) > 1
+
+
+def test_no_training_state_twice_unless_asked() -> None:
+    def states(sampler: GroupSampler) -> list[InitialState]:
+        return [r.initial_state for step in range(50) for r in sampler.requests(step)[::3]]
+
+    assert len(set(states(SAMPLER))) == 200
+    assert set(states(replace(SAMPLER, train_states=5))) == {train_state("held-out", i) for i in range(5)}
+
+
+def test_held_out_protocol_keeps_all_purposes_apart() -> None:
+    training = {train_state("held-out", i) for i in (*range(2000), 999_999, 1_000_000)}
+    evaluation = set(evaluation_states("held-out", 2000))
+    demonstrations = {demonstration_state(i) for i in range(2000)}
+    assert len(evaluation) == 2000
+    assert not training & evaluation and not training & demonstrations and not evaluation & demonstrations
+    assert {s.kind for s in training | demonstrations} == {"sampled"}
+
+
+def test_evaluation_begins_with_the_published_states() -> None:
+    states = evaluation_states("held-out", 52)
+    assert states[:50] == [InitialState("published", i) for i in range(50)]
+    assert [s.kind for s in states[50:]] == ["sampled", "sampled"] and states[50] != states[51]
+    assert evaluation_states("paper", 3) == states[:3]
+
+
+def test_paper_protocol_trains_on_the_published_states() -> None:
+    assert train_state("paper", 53) == InitialState("published", 3)
+    sampler = replace(SAMPLER, protocol="paper")
+    states = {r.initial_state for step in range(100) for r in sampler.requests(step)}
+    assert states == set(evaluation_states("paper", 50))
+
+
+def test_impossible_wishes_are_refused() -> None:
+    with pytest.raises(SrpoError, match="51 were asked for"):
+        evaluation_states("paper", 51)
+    for call in (lambda: train_state("train", 0), lambda: evaluation_states("train", 1)):
+        with pytest.raises(SrpoError, match="held-out or paper"):
+            call()
