@@ -32,9 +32,17 @@ class Preset:
 
 _QUICK = Preset(
     "one LIBERO-Object task on two CPU cores, in minutes",
-    collect=CollectConfig(demos=10),
-    sft=SftConfig(steps=1000),
-    train=TrainConfig(suite="libero_object", tasks=(0,), steps=20, evaluation_states=100),
+    collect=CollectConfig(demos=2),
+    sft=SftConfig(steps=250, validation=0.0, augmentations=2),
+    train=TrainConfig(
+        suite="libero_object",
+        tasks=(3,),
+        steps=15,
+        temperature=0.8,
+        train_max_steps=160,
+        evaluation_states=100,
+        learner=LearnerConfig(learning_rate=5e-5, epochs=4, minibatch=512, target_kl=0.02),
+    ),
 )
 
 PRESETS: dict[str, Preset] = {

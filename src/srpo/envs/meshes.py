@@ -1,8 +1,8 @@
 """Fewer triangles and smaller textures that look the same: what the fast pictures are made of.
 
-Meshes are simplified by quadric error (Garland and Heckbert, SIGGRAPH 1997, as in ``fast-simplification``) until
-they would leave the original by more than a tolerance. Normals and texture coordinates are then taken over from
-the nearest corner of the original, so that shading and print stay although the triangles are few.
+Meshes are simplified by :mod:`srpo.envs.mesh_kernel` until they would leave the original by more than a tolerance.
+The vertices that remain keep their texture coordinates and normals, so print and shading stay although the
+triangles are few.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from srpo.types import SrpoError
 
-_NEIGHBOURS = 12  # corners of the original that are candidates for a corner's normal or texture coordinate
+_NEIGHBOURS = 16  # corners of the original that are candidates for a corner's normal
 
 
 @dataclass(frozen=True)
@@ -36,59 +34,34 @@ class Mesh:
     texcoords: np.ndarray | None = None
 
 
-def simplify(mesh: Mesh, tolerance: float, max_faces: int, min_faces: int = 40) -> Mesh:
-    """The coarsest of a ladder of simplifications that stays within ``tolerance`` of the original.
+def simplify(mesh: Mesh, tolerance: float, max_faces: int) -> Mesh:
+    """A mesh with fewer faces; textures keep their seams, corners their normals.
 
     Args:
         mesh: the original.
-        tolerance: largest allowed distance (m) from the original's vertices to the new surface.
-        max_faces: upper limit of the number of faces, which wins over the tolerance.
-        min_faces: meshes with no more faces than this are returned as they are.
+        tolerance: error (m, see :func:`srpo.envs.mesh_kernel.collapse`) below which every edge is collapsed.
+        max_faces: aim; above it, errors up to five times the tolerance are accepted.
 
     Raises:
-        SrpoError: ``fast-simplification`` is missing.
+        SrpoError: numba is missing.
     """
     try:
-        import fast_simplification
+        from srpo.envs.mesh_kernel import collapse
     except ImportError as error:
         raise SrpoError(
-            'fast pictures need fast-simplification: pip install "srpo[libero]", or use quality="full".'
+            f'fast pictures need numba ({error}): pip install "srpo[libero]", or use quality="full".'
         ) from error
-    if len(mesh.faces) <= min_faces:
-        return mesh
-    vertices, faces = _weld(mesh)
-    probes = vertices[:: max(1, len(vertices) // 4000)]
-    best: tuple[np.ndarray, np.ndarray] | None = None
-    target = max_faces
-    while target >= min_faces:
-        if target < len(faces):
-            points, triangles = fast_simplification.simplify(
-                vertices.astype(np.float32), faces.astype(np.int32), target_count=target
-            )
-            if len(triangles) < 4 or len(triangles) == len(faces):
-                break
-            if best is not None and distance(probes, points, triangles).max() > tolerance:
-                break
-            best = np.asarray(points, dtype=np.float64), np.asarray(triangles)
-        target = int(target / 1.5)
-    if best is None:
-        return mesh
-    return _dress(best[0], best[1], mesh)
-
-
-def distance(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Distance (m) of (N, 3) points to a triangle surface, searched among the triangles with the nearest samples.
-
-    Returns:
-        (N,) float.
-    """
-    corners = vertices[faces]  # (F, 3, 3)
-    weights = np.array([(i, j, 3 - i - j) for i in range(4) for j in range(4 - i)], dtype=float) / 3.0
-    samples = np.einsum("sk,fkd->fsd", weights, corners).reshape(-1, 3)
-    owner = np.repeat(np.arange(len(faces)), len(weights))
-    _, nearest = cKDTree(samples).query(points, k=min(6, len(samples)))
-    candidates = corners[owner[nearest]]  # (N, 6, 3, 3)
-    return _to_triangle(points[:, None], candidates).min(axis=1)
+    vertices, faces, kept = _weld(mesh)
+    texcoords = None if mesh.texcoords is None else mesh.texcoords[kept].reshape(-1, 2)
+    labels, first = _corner_labels(faces, texcoords)
+    alive = collapse(vertices, faces, labels, tolerance, 5.0 * tolerance, max_faces)
+    faces, labels = faces[alive], labels[alive]
+    return Mesh(
+        vertices,
+        faces,
+        _normals(vertices[faces], mesh),
+        None if texcoords is None else texcoords[first][labels],
+    )
 
 
 def shrink(image: np.ndarray, limit: int, squares: int = 1) -> np.ndarray:
@@ -127,90 +100,42 @@ def flatten(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray 
     return rows[:, :3], rows[:, 3:6], index.reshape(-1, 3), rows[:, 6:] if mesh.texcoords is not None else None
 
 
-def _weld(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """Merge vertices at one place (files split them along texture seams) and drop collapsed faces."""
+def _weld(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Merge vertices at one place (files split them along texture seams) and drop collapsed faces.
+
+    Returns:
+        vertices (V, 3), faces (F', 3) int64 and the (F,) mask of the faces kept.
+    """
     _, first, index = np.unique(np.round(mesh.vertices, 6), axis=0, return_index=True, return_inverse=True)
-    faces = index.reshape(-1)[mesh.faces]
-    distinct = (
-        (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    )
-    return mesh.vertices[first], faces[distinct]
+    faces = index.reshape(-1)[mesh.faces].astype(np.int64)
+    kept = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    return np.ascontiguousarray(mesh.vertices[first], dtype=np.float64), faces[kept], kept
 
 
-def _dress(vertices: np.ndarray, faces: np.ndarray, original: Mesh) -> Mesh:
-    """Give a simplified surface the original's normals and texture coordinates."""
-    corners = vertices[faces]
+def _corner_labels(faces: np.ndarray, texcoords: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct (vertex, texture coordinate) pairs.
+
+    Returns:
+        labels (F, 3) int64 and, for each label, the index of a corner that has it.
+    """
+    if texcoords is None:
+        return faces.copy(), np.arange(0)
+    keys = np.column_stack([faces.reshape(-1), np.round(texcoords, 5)])
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return index.reshape(faces.shape).astype(np.int64), first
+
+
+def _normals(corners: np.ndarray, original: Mesh) -> np.ndarray:
+    """Normals of (F, 3, 3) corners: of the original corners there, the one that agrees best with the new face."""
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(cross, axis=1)
-    solid = area > 1e-12
-    faces, corners = faces[solid], corners[solid]
-    face_normals = cross[solid] / area[solid, None]
-    places = original.vertices[original.faces].reshape(-1, 3)
+    facing = np.repeat(cross / np.maximum(np.linalg.norm(cross, axis=1), 1e-15)[:, None], 3, axis=0)
     normals = original.normals.reshape(-1, 3)
-    tree = cKDTree(places)
-    count = min(_NEIGHBOURS, len(places))
-    gaps, near = tree.query(corners.reshape(-1, 3), k=count)
-    agreement = np.einsum("nkd,nd->nk", normals[near], np.repeat(face_normals, 3, axis=0))
-    scale = np.sqrt(area[solid].mean()) + 1e-9
-    choice = (agreement - 0.5 * (gaps - gaps[:, :1]) / scale).argmax(axis=1)[:, None]
-    taken = np.take_along_axis(near, choice, axis=1)[:, 0]
-    dressed = normals[taken]
-    against = np.take_along_axis(agreement, choice, axis=1)[:, 0] < 0.2
-    dressed[against] = np.repeat(face_normals, 3, axis=0)[against]
-    texcoords = None
-    if original.texcoords is not None:
-        texcoords = _texcoords(corners, face_normals, original)
-    return Mesh(vertices, faces, dressed.reshape(-1, 3, 3), texcoords)
-
-
-def _texcoords(corners: np.ndarray, face_normals: np.ndarray, original: Mesh) -> np.ndarray:
-    """Texture coordinates of (F, 3, 3) corners, each face within one chart (piece of the texture's layout)."""
-    assert original.texcoords is not None
-    charts = _charts(original)
-    centres = original.vertices[original.faces].mean(axis=1)
-    facing = original.normals.mean(axis=1)
-    count = min(_NEIGHBOURS, len(centres))
-    gaps, near = cKDTree(centres).query(corners.mean(axis=1), k=count)
-    agreement = np.einsum("nkd,nd->nk", facing[near], face_normals)
-    scale = gaps[:, -1:] + 1e-9
-    best = (agreement - 0.5 * gaps / scale).argmax(axis=1)[:, None]
-    chart = charts[np.take_along_axis(near, best, axis=1)[:, 0]]
-    result = np.zeros((len(corners), 3, 2))
-    for label in np.unique(chart):
-        mine, source = chart == label, charts == label
-        places = original.vertices[original.faces[source]].reshape(-1, 3)
-        values = original.texcoords[source].reshape(-1, 2)
-        _, index = cKDTree(places).query(corners[mine].reshape(-1, 3))
-        result[mine] = values[index].reshape(-1, 3, 2)
-    return result
-
-
-def _charts(mesh: Mesh) -> np.ndarray:
-    """Label each face with its connected piece of the texture layout, (F,) int."""
-    assert mesh.texcoords is not None
-    keys = np.hstack([mesh.vertices[mesh.faces].reshape(-1, 3), mesh.texcoords.reshape(-1, 2)])
-    _, node = np.unique(np.round(keys, 5), axis=0, return_inverse=True)
-    node = node.reshape(-1, 3)
-    links = np.concatenate([node[:, [0, 1]], node[:, [1, 2]]])
-    size = int(node.max()) + 1
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(size, size))
-    return connected_components(graph, directed=False)[1][node[:, 0]]
-
-
-def _to_triangle(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Distance of (N, 1, 3) points to (N, K, 3, 3) triangles, (N, K)."""
-    a, b, c = triangles[..., 0, :], triangles[..., 1, :], triangles[..., 2, :]
-    normal = np.cross(b - a, c - a)
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    normal = normal / np.maximum(length, 1e-15)
-    height = ((points - a) * normal).sum(axis=-1)
-    foot = points - height[..., None] * normal
-    inside = np.ones(height.shape, dtype=bool)
-    edges = np.full(height.shape, np.inf)
-    for start, end in ((a, b), (b, c), (c, a)):
-        edge = end - start
-        inside &= (np.cross(edge, foot - start) * normal).sum(axis=-1) >= 0
-        along = ((points - start) * edge).sum(axis=-1) / np.maximum((edge * edge).sum(axis=-1), 1e-15)
-        nearest = start + np.clip(along, 0.0, 1.0)[..., None] * edge
-        edges = np.minimum(edges, np.linalg.norm(points - nearest, axis=-1))
-    return np.where(inside, np.abs(height), edges)
+    places = original.vertices[original.faces].reshape(-1, 3)
+    gaps, near = cKDTree(places).query(corners.reshape(-1, 3), k=min(_NEIGHBOURS, len(places)))
+    agreement = np.einsum("nkd,nd->nk", normals[near], facing)
+    agreement[gaps > 1e-5] = -2.0  # vertices do not move, so the right corners are at the place itself
+    choice = agreement.argmax(axis=1)[:, None]
+    taken = normals[np.take_along_axis(near, choice, axis=1)[:, 0]]
+    against = np.take_along_axis(agreement, choice, axis=1)[:, 0] < 0.3
+    taken[against] = facing[against]
+    return taken.reshape(-1, 3, 3)

@@ -58,7 +58,7 @@ class CompactConfig:
     channels: int = 48
     width: int = 384
     mixture: int = 2
-    min_sigma: float = 0.02
+    min_sigma: float = 0.05
     text_length: int = 24
     action_scale: ActionScale = field(default_factory=ActionScale)
     state_mean: tuple[float, ...] = (0.0,) * 8
