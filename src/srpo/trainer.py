@@ -1,4 +1,4 @@
-"""SRPO: roll out, embed, grade the failures by their distance to the successes, update. `Trainer.step` is the method."""
+"""SRPO: roll out, embed, grade failures by their distance to the successes, update. `Trainer.step` is the method."""
 
 from __future__ import annotations
 
@@ -144,7 +144,8 @@ class Trainer:
         self._update_average()
         self.done += 1
         end = time.perf_counter()
-        times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out, "seconds_total": end - start}
+        times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out}
+        times["seconds_total"] = end - start
         return self._row(episodes, record, group, informative) | stats | times, record
 
     def _grade(self, episodes: Sequence[Episode], success: np.ndarray, task: np.ndarray) -> StepRecord:
@@ -216,11 +217,12 @@ class Trainer:
             return False
         state, tensors = checkpoint.load(folder, self.policy, self.learner.optimizer)
         self.done = int(state["step"])
-        if self.replay is not None:
-            arrays = {k[len("replay.") :]: v.numpy() for k, v in tensors.items() if k.startswith("replay.")}
-            self.replay.load_state_dict(state["replay"] | arrays)
+        # A part that the saved run did not have starts afresh.
+        if self.replay is not None and "replay" in state:
+            self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
         if self.average is not None:
-            self.average = {k[len("average.") :]: v for k, v in tensors.items() if k.startswith("average.")}
+            saved = {k: torch.from_numpy(v) for k, v in _part(tensors, "average.").items()}
+            self.average = saved or {k: v.clone() for k, v in self.policy.state_dict().items()}
         return True
 
 
@@ -239,6 +241,10 @@ class StepRecord:
     reward: np.ndarray
     embeddings: np.ndarray | None
     graded: ProgressRewards | None
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
+    return {k[len(prefix) :]: v.numpy() for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -1,0 +1,247 @@
+"""The loop, on synthetic episodes: rewards, skipped groups, replay, learning, and resuming to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from srpo.learner import LearnerConfig
+from srpo.policies.base import sample_tokens
+from srpo.policies.compact import CompactPolicy
+from srpo.trainer import TrainConfig, Trainer
+from srpo.types import Episode, EpisodeRequest, SrpoError, Task
+
+TASKS = [Task("synthetic", i, f"t{i}", "go", max_steps=4) for i in range(2)]
+Make = Callable[[int], CompactPolicy]
+Verdict = Callable[[EpisodeRequest, np.ndarray], bool]
+
+
+def first_action_is_positive(request: EpisodeRequest, tokens: np.ndarray) -> bool:
+    return bool(tokens[-1, 0] >= 128)
+
+
+class FakeCollector:
+    """Episodes of two decisions. Their end lies where the first action points, so that progress can be seen."""
+
+    def __init__(self, verdict: Verdict = first_action_is_positive) -> None:
+        self.verdict, self.requests = verdict, []  # type: ignore[var-annotated]
+
+    def collect(
+        self, policy: Any, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None]
+    ) -> list[Episode]:
+        self.requests = list(requests)
+        episodes = [self.episode(policy, r) for r in requests]
+        for e in episodes:
+            on_episode(e)
+        return episodes
+
+    def episode(self, policy: Any, request: EpisodeRequest) -> Episode:
+        scene = np.random.default_rng([request.initial_state.index, request.task.index])
+        inputs = {
+            "agentview_s8": scene.standard_normal((2, 40, 4, 4)).astype(np.float16),
+            "agentview_s16": scene.standard_normal((2, 112, 2, 2)).astype(np.float16),
+            "words": np.tile(np.array([450, 3, 0, 0, 0, 0, 0, 0], np.int32), (2, 1)),
+            "state": np.zeros((2, 8), np.float32),
+        }
+        rng = np.random.default_rng(request.seed)
+        with torch.no_grad():
+            logits = policy.logits({k: torch.from_numpy(v) for k, v in inputs.items()}).numpy()
+        tokens, log_probs = zip(*(sample_tokens(row, request.temperature, rng) for row in logits), strict=True)
+        where = float(tokens[-1][0]) / 128 - 1
+        return Episode(
+            request=request,
+            success=self.verdict(request, np.stack(tokens)),
+            n_steps=4,
+            inputs=inputs,
+            tokens=np.stack(tokens),
+            log_probs=np.stack(log_probs),
+            executed=np.full(2, 2, np.int16),
+            frame_features=np.array([[0, 1], [where / 2, 1], [where, 1]], np.float32),
+        )
+
+
+class LastFrame:
+    """World model: the features of the last frame."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def frame_features(self, image: np.ndarray, inputs: Any) -> np.ndarray:
+        raise AssertionError("the trainer encodes no frames")
+
+    def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        self.calls += 1
+        return np.stack([f[-1] for f in features])
+
+
+CONFIG = TrainConfig(
+    groups=4, group_size=6, learner=LearnerConfig(learning_rate=1e-2, epochs=2, minibatch=16), seed=1
+)
+
+
+def trainer(policy: CompactPolicy, run: Path, verdict: Verdict = first_action_is_positive, **changes: Any) -> Trainer:
+    config = replace(CONFIG, **changes)
+    return Trainer(config, policy, TASKS, FakeCollector(verdict), LastFrame(), run)  # type: ignore[arg-type]
+
+
+def probability_of_success(policy: CompactPolicy) -> float:
+    """Mean over fresh scenes of the probability that the deciding token is in bins 128 to 255."""
+    requests = trainer(policy, Path()).sampler.requests(10_000)
+    inputs = [FakeCollector().episode(policy, r).inputs for r in requests[::6]]
+    with torch.no_grad():
+        logits = [policy.logits({k: torch.from_numpy(v) for k, v in i.items()}) for i in inputs]
+    return float(torch.stack([row[-1, 0].softmax(-1)[128:].sum() for row in logits]).mean())
+
+
+@pytest.mark.parametrize("reward", ["srpo", "sparse"])
+def test_rewarded_actions_become_likelier(tmp_path: Path, tiny_policy: Make, reward: str) -> None:
+    policy = tiny_policy(0)
+    before = probability_of_success(policy)
+    loop = trainer(policy, tmp_path, reward=reward)
+    rates = [loop.step()[0]["success_rate"] for _ in range(8)]
+    after = probability_of_success(policy)
+    assert 0.3 < before < 0.7 and after > before + 0.25
+    assert np.mean(rates[-3:]) > np.mean(rates[:3])
+    assert loop.world_model.calls == (8 if reward == "srpo" else 0)
+
+
+def test_srpo_step_grades_failures_by_their_distance(tmp_path: Path, tiny_policy: Make) -> None:
+    heard: list[Episode] = []
+    row, record = trainer(tiny_policy(0), tmp_path, clustering="nearest").step(heard.append)
+    assert len(heard) == len(record.episodes) == row["n_episodes"] == row["episodes"] == 24
+    success = np.array([e.success for e in record.episodes])
+    task = np.array([e.request.task.index for e in record.episodes])
+    where = record.embeddings[:, 0]
+    assert (record.reward[success] == 1).all() and (record.reward[~success] < 0.8).all()
+    for t in (0, 1):
+        failed, won = (task == t) & ~success, (task == t) & success
+        gap = (where[won].min() - where[failed]) ** 2  # all successes lie on one side: the nearest is the smallest
+        expected = 0.8 / (1 + np.exp((gap - gap.mean()) / gap.std()))
+        np.testing.assert_allclose(record.reward[failed], expected, rtol=1e-5)
+    assert row["step"] == 1 and row["env_steps"] == 96 and row["n_success"] == success.sum()
+    assert row["success_rate"] == success.mean() and row["steps_to_success"] == 4
+    assert row["reward_failure_mean"] == pytest.approx(record.reward[~success].mean())
+    assert row["n_clusters"] == success.sum() and row["groups_informative"] == 4 and row["groups_skipped"] == 0
+    assert row["gradient_steps"] == 2 * 3  # 48 decisions in minibatches of 16, twice
+
+
+def test_sparse_step_skips_groups_that_agree(tmp_path: Path, tiny_policy: Make) -> None:
+    # Groups 0 and 1 all succeed, 2 all fails, 3 is mixed.
+    def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
+        return {0: True, 1: True, 2: False}.get(request.group, request.seed % 2 == 0)
+
+    loop = trainer(tiny_policy(0), tmp_path, verdict, reward="sparse")
+    row, record = loop.step()
+    assert len({e.success for e in record.episodes[-6:]}) == 2  # the mixed group is one
+    assert (row["groups_informative"], row["groups_skipped"]) == (1, 3)
+    assert row["decisions"] == 12 and record.embeddings is None and record.graded is None
+    assert set(record.reward) == {0.0, 1.0} and row["reward_failure_mean"] == row["n_clusters"] == 0
+
+
+@pytest.mark.parametrize("outcome", [True, False])
+def test_a_step_without_information_changes_nothing(tmp_path: Path, tiny_policy: Make, outcome: bool) -> None:
+    policy = tiny_policy(0)
+    before = {k: v.clone() for k, v in policy.state_dict().items()}
+    row, _ = trainer(policy, tmp_path, lambda request, tokens: outcome, replay=0).step()
+    assert row["groups_skipped"] == 4 and "gradient_steps" not in row
+    assert all(torch.equal(v, before[k]) for k, v in policy.state_dict().items())
+
+
+@pytest.mark.parametrize(("replay", "informative"), [(0, 0), (8, 4)])
+def test_failures_are_graded_by_earlier_successes(
+    tmp_path: Path, tiny_policy: Make, replay: int, informative: int
+) -> None:
+    def only_first_step(request: EpisodeRequest, tokens: np.ndarray) -> bool:
+        return request.group < 4 and bool(tokens[-1, 0] >= 128)
+
+    loop = trainer(tiny_policy(0), tmp_path, only_first_step, replay=replay)
+    assert loop.step()[0]["n_success"] > 0
+    row, record = loop.step()
+    assert row["n_success"] == 0 and row["groups_informative"] == informative
+    assert (record.reward > 0).all() if replay else (record.reward == 0).all()
+    assert loop.replay is None or 0 < len(loop.replay) <= 16
+
+
+def test_the_first_two_groups_are_filmed_for_the_report(tmp_path: Path, tiny_policy: Make) -> None:
+    loop = trainer(tiny_policy(0), tmp_path)
+    loop.step()
+    assert [r.keep_frames for r in loop.collector.requests] == [True] * 12 + [False] * 12
+    sparse = trainer(tiny_policy(0), tmp_path, reward="sparse", train_max_steps=3)
+    sparse.step()
+    assert not any(r.keep_frames for r in sparse.collector.requests)
+    assert {r.task.max_steps for r in sparse.collector.requests} == {3}
+
+
+def test_running_average_of_the_weights(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    loop = trainer(policy, tmp_path, average=0.9)
+    name = "head.out.bias"
+    start = policy.state_dict()[name].clone()
+    loop.step()
+    first = policy.state_dict()[name].clone()
+    loop.step()
+    second = policy.state_dict()[name].clone()
+    # Decay min(0.9, (1 + k) / (10 + k)): 1/10 after step 1, 2/11 after step 2.
+    expected = (start * 0.1 + first * 0.9) * (2 / 11) + second * (9 / 11)
+    np.testing.assert_allclose(loop.final_weights()[name], expected, rtol=1e-5, atol=1e-7)
+    without = trainer(policy, tmp_path)
+    assert torch.equal(without.final_weights()[name], second)
+
+
+def numbers(row: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in row.items() if not k.startswith("seconds")}
+
+
+@pytest.mark.parametrize("changes", [{"average": 0.9}, {"reward": "sparse", "replay": 0}])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
+    # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
+    def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
+        return (request.group < 8 or changes.get("reward") == "sparse") and bool(tokens[-1, 0] >= 128)
+
+    whole = trainer(tiny_policy(0), tmp_path / "whole", verdict, **changes)
+    expected = [numbers(whole.step()[0]) for _ in range(4)]
+
+    first = trainer(tiny_policy(0), tmp_path / "cut", verdict, **changes)
+    assert first.resume() is False
+    for _ in range(2):
+        first.step()
+        first.save()
+    # The rest in a new process's place: other initial weights, nothing shared.
+    second = trainer(tiny_policy(5), tmp_path / "cut", verdict, **changes)
+    assert second.resume() is True and second.done == 2
+    assert [numbers(second.step()[0]) for _ in range(2)] == expected[2:]
+    assert expected[2]["groups_informative"] > 0
+    ours, theirs = second.policy.state_dict(), whole.policy.state_dict()
+    assert all(torch.equal(v, ours[k]) for k, v in theirs.items())
+    ours, theirs = second.final_weights(), whole.final_weights()
+    assert ours.keys() == theirs.keys() and all(torch.equal(v, ours[k]) for k, v in theirs.items())
+
+
+def test_resuming_with_another_replay_or_average_starts_them_afresh(tmp_path: Path, tiny_policy: Make) -> None:
+    first = trainer(tiny_policy(0), tmp_path, replay=0)
+    first.step()
+    first.save()
+    second = trainer(tiny_policy(5), tmp_path, replay=4, average=0.9)
+    assert second.resume() and second.done == 1
+    weights = first.policy.state_dict()
+    assert all(torch.equal(v, weights[k]) for k, v in second.final_weights().items())
+    assert second.replay is not None and len(second.replay) == 0
+    second.save()
+    for replay in (0, 2):
+        again = trainer(tiny_policy(5), tmp_path, replay=replay)
+        assert again.resume()
+        again.step()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"reward": "dense"}, "srpo or sparse"), ({"group_size": 1}, "at least 2")]
+)
+def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SrpoError, match=message):
+        replace(CONFIG, **changes)
