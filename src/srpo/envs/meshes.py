@@ -1,8 +1,8 @@
 """Fewer triangles and smaller textures that look the same: what the fast pictures are made of.
 
 Meshes are simplified by :mod:`srpo.envs.mesh_kernel` until they would leave the original by more than a tolerance.
-The vertices that remain keep their texture coordinates and normals, so print and shading stay although the
-triangles are few.
+The vertices that remain keep their places and texture coordinates, so the print stays as it is; normals are computed
+anew, as those of many small triangles at a rounded edge would shade a large one wrongly.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.sparse import coo_array
 
 from srpo.types import SrpoError
 
-_NEIGHBOURS = 16  # corners of the original that are candidates for a corner's normal
+_CREASE = 0.75  # cosine of the angle between faces above which an edge is drawn sharp
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Mesh:
 
 
 def simplify(mesh: Mesh, tolerance: float, max_faces: int) -> Mesh:
-    """A mesh with fewer faces; textures keep their seams, corners their normals.
+    """A mesh with fewer faces; textures keep their seams.
 
     Args:
         mesh: the original.
@@ -54,12 +54,15 @@ def simplify(mesh: Mesh, tolerance: float, max_faces: int) -> Mesh:
     vertices, faces, kept = _weld(mesh)
     texcoords = None if mesh.texcoords is None else mesh.texcoords[kept].reshape(-1, 2)
     labels, first = _corner_labels(faces, texcoords)
-    alive = collapse(vertices, faces, labels, tolerance, 5.0 * tolerance, max_faces)
-    faces, labels = faces[alive], labels[alive]
+    for loose in (False, True):
+        alive = collapse(vertices, faces, labels, tolerance, 5.0 * tolerance, max_faces, loose)
+        faces, labels = faces[alive], labels[alive]
+        if texcoords is not None or len(faces) <= 1.1 * max_faces:
+            break
     return Mesh(
         vertices,
         faces,
-        _normals(vertices[faces], mesh),
+        _normals(vertices, faces),
         None if texcoords is None else texcoords[first][labels],
     )
 
@@ -125,17 +128,17 @@ def _corner_labels(faces: np.ndarray, texcoords: np.ndarray | None) -> tuple[np.
     return index.reshape(faces.shape).astype(np.int64), first
 
 
-def _normals(corners: np.ndarray, original: Mesh) -> np.ndarray:
-    """Normals of (F, 3, 3) corners: of the original corners there, the one that agrees best with the new face."""
+def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals of the corners, (F, 3, 3): area-weighted mean of the faces there that turn by less than the crease."""
+    corners = vertices[faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    facing = np.repeat(cross / np.maximum(np.linalg.norm(cross, axis=1), 1e-15)[:, None], 3, axis=0)
-    normals = original.normals.reshape(-1, 3)
-    places = original.vertices[original.faces].reshape(-1, 3)
-    gaps, near = cKDTree(places).query(corners.reshape(-1, 3), k=min(_NEIGHBOURS, len(places)))
-    agreement = np.einsum("nkd,nd->nk", normals[near], facing)
-    agreement[gaps > 1e-5] = -2.0  # vertices do not move, so the right corners are at the place itself
-    choice = agreement.argmax(axis=1)[:, None]
-    taken = normals[np.take_along_axis(near, choice, axis=1)[:, 0]]
-    against = np.take_along_axis(agreement, choice, axis=1)[:, 0] < 0.3
-    taken[against] = facing[against]
-    return taken.reshape(-1, 3, 3)
+    facing = cross / np.maximum(np.linalg.norm(cross, axis=1), 1e-15)[:, None]
+    incidence = coo_array(
+        (np.ones(faces.size), (np.arange(faces.size), faces.reshape(-1))), shape=(faces.size, len(vertices))
+    ).tocsr()
+    first, second = (incidence @ incidence.T).nonzero()  # pairs of corners at one vertex
+    near = (facing[first // 3] * facing[second // 3]).sum(axis=1) > _CREASE
+    first, second = first[near], second[near]
+    normals = np.zeros((faces.size, 3))
+    np.add.at(normals, first, cross[second // 3])
+    return (normals / np.maximum(np.linalg.norm(normals, axis=1), 1e-15)[:, None]).reshape(-1, 3, 3)

@@ -23,11 +23,11 @@ from srpo.envs import meshes
 from srpo.types import SrpoError
 
 #: Bumped whenever the simplification changes, so that old files are not used.
-_FORMAT = 1
+_FORMAT = 3
 _MAGIC = b"srpo-mjb\n"
 _MARK = "srpo_visuals"
-_TOLERANCE = 0.001  # m
-_MAX_FACES = 1000
+_TOLERANCE = 0.0005  # m
+_MAX_FACES = 600
 _TEXTURE_LIMIT = 512  # pixels
 
 #: Arrays that describe what is looked at; for geoms, only those that do not collide.
