@@ -84,7 +84,8 @@ def train(
     policy = CompactPolicy(_with_statistics(config.policy, episodes))
     n_validation = max(1, round(config.validation * len(episodes))) if config.validation and len(episodes) > 1 else 0
     order = np.random.default_rng([config.seed, 0]).permutation(len(episodes))
-    data = [_decisions(policy, episodes[i], config, int(i), augment=True) for i in _told(order[n_validation:], on_features)]
+    kept = _told(order[n_validation:], on_features)
+    data = [_decisions(policy, episodes[i], config, int(i), augment=True) for i in kept]
     held = [_decisions(policy, episodes[i], config, int(i), augment=False) for i in order[:n_validation]]
     training, validation = _join(data), _join(held) if held else None
 

@@ -123,6 +123,8 @@ def test_wrong_observations_are_refused(tiny_policy: Make) -> None:
         policy.prepare(observation(size=48))
     with pytest.raises(SrpoError, match="reads camera 'agentview'"):
         policy.prepare(replace(observation(), images={"front": observation().images["agentview"]}))
+    with pytest.raises(SrpoError, match="32 x 32"):
+        policy.prepare_batch({"agentview": np.zeros((2, 64, 64, 3), np.uint8)}, np.zeros((2, 8)), "go")
 
 
 def test_files_round_trip_to_the_bit(tmp_path: Path, one_thread: None, tiny_config: CompactConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,7 +66,10 @@ class DemonstrationSet:
         path = self.folder / "meta.json"
         if not path.is_file():
             raise SrpoError(f"{self.folder} holds no demonstrations: run srpo collect --out {self.folder} first.")
-        return json.loads(path.read_text())
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise SrpoError(f"{path} is damaged ({error}); restore it or collect into another folder.") from error
 
     def attempts(self, task: Task) -> dict[int, bool]:
         """Attempt number -> whether it succeeded, for all attempts made so far."""
@@ -80,11 +84,11 @@ class DemonstrationSet:
         """Store attempt ``number``; None: it failed, which is only noted."""
         path = self.folder / f"{_stem(task)}_{number:05d}"
         if demonstration is None:
-            path.with_suffix(".failed").touch()
+            path.with_name(path.name + ".failed").touch()
             return
         header = {"task": asdict(task), "initial_state": asdict(demonstration.initial_state)}
         arrays = {f"images_{camera}": images for camera, images in demonstration.images.items()}
-        partial = path.with_suffix(".partial.npz")
+        partial = path.with_name(path.name + ".partial.npz")
         try:
             np.savez_compressed(
                 partial,
@@ -96,7 +100,7 @@ class DemonstrationSet:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise SrpoError(f"Cannot write {path}.npz ({error.strerror}); free disk space and run it again.") from error
-        partial.rename(path.with_suffix(".npz"))
+        partial.rename(path.with_name(path.name + ".npz"))
 
     def __iter__(self) -> Iterator[Demonstration]:
         self.meta()
@@ -121,5 +125,5 @@ def _read(path: Path) -> Demonstration:
                 stored["states"],
                 stored["actions"],
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise SrpoError(f"{path} is damaged ({error}); delete it and run srpo collect again.") from error

@@ -207,6 +207,7 @@ class CompactPolicy(nn.Module):
         words = self.prepare_words(instruction)["words"]
         inputs: Inputs = {"words": np.repeat(words[None], len(states), 0), "state": states.astype(np.float32)}
         for camera in self.config.cameras:
+            self._check_size(camera, images[camera].shape[1:])
             maps = list(feature_batches(images[camera]))
             inputs[f"{camera}_s8"] = np.concatenate([m[0] for m in maps])
             inputs[f"{camera}_s16"] = np.concatenate([m[1] for m in maps])
@@ -217,16 +218,20 @@ class CompactPolicy(nn.Module):
         return {"words": text.tokenise(instruction, self.config.text_length)}
 
     def _image(self, observation: Observation, camera: str) -> np.ndarray:
-        size = self.config.image_size
         if camera not in observation.images:
             raise SrpoError(
                 f"The policy reads camera '{camera}', the environment shows {sorted(observation.images)}: "
                 "configure the environment with the policy's cameras."
             )
-        image = observation.images[camera]
-        if image.shape != (size, size, 3):
-            raise SrpoError(f"The policy reads {size} x {size} images, camera '{camera}' gave {image.shape}.")
-        return image
+        self._check_size(camera, observation.images[camera].shape)
+        return observation.images[camera]
+
+    def _check_size(self, camera: str, shape: tuple[int, ...]) -> None:
+        size = self.config.image_size
+        if shape != (size, size, 3):
+            raise SrpoError(
+                f"The policy reads {size} x {size} images, camera '{camera}' gave {shape}: use one size for both."
+            )
 
     def features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, width) trunk features."""
