@@ -81,7 +81,7 @@ def test_a_folder_without_demonstrations(tmp_path: Path) -> None:
     with pytest.raises(SrpoError, match="run srpo collect"):
         list(DemonstrationSet(tmp_path))
     (tmp_path / "meta.json").write_text('{"format":')
-    with pytest.raises(SrpoError, match="meta.json is damaged"):
+    with pytest.raises(SrpoError, match=r"meta\.json is damaged"):
         list(DemonstrationSet(tmp_path))
 
 
