@@ -38,11 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     sft.add_argument("--resume", action="store_true", help="continue an interrupted run")
 
     train = command("train", "practise with SRPO (or GRPO: --reward sparse)")
-    train.add_argument("--policy", required=True, help="policy folder to start from, for example RUN/policy of srpo sft")
+    train.add_argument("--policy", required=True, help="policy folder to start from, such as RUN/policy of srpo sft")
     train.add_argument("--run", required=True, help="run folder: policy, checkpoints, metrics, videos, report.html")
     train.add_argument("--resume", action="store_true", help="continue from the last completed step")
 
-    evaluate = commands.add_parser("eval", help="success of a policy, with Wilson 95 % intervals")
+    evaluate = commands.add_parser("eval", help="success of a policy, with Wilson 95 %% intervals")
     evaluate.add_argument("policy", help="policy folder")
     evaluate.add_argument("--suite", default="libero_object")
     evaluate.add_argument("--tasks", default="", help="task numbers, comma-separated; default: all")
@@ -117,7 +117,8 @@ def _run(options: argparse.Namespace, changes: dict[str, str]) -> int:
 
     if options.command == "eval":
         return commands.evaluate(options)
-    return {"collect": commands.collect, "sft": commands.sft, "train": commands.train}[options.command](options, changes)
+    run = {"collect": commands.collect, "sft": commands.sft, "train": commands.train}[options.command]
+    return run(options, changes)
 
 
 if __name__ == "__main__":

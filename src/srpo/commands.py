@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from srpo import presets
-from srpo.config import field_names, override
+from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
@@ -32,8 +32,8 @@ from srpo.world_models import create
 def show_presets(name: str | None) -> int:
     """List the presets, or all settings of one."""
     if name is None:
-        for key, value in presets.PRESETS.items():
-            print(f"{key:18} {value.description}")
+        for key, one in presets.PRESETS.items():
+            print(f"{key:18} {one.description}")
         return 0
     chosen = presets.preset(name)
     for part in ("collect", "sft", "train"):
@@ -225,7 +225,7 @@ def _counting(progress: Any) -> Callable[[Episode], None]:
 def evaluate(options: argparse.Namespace) -> int:
     """``srpo eval``."""
     policy = CompactPolicy.from_pretrained(options.policy)
-    indices = [int(i) for i in options.tasks.split(",") if i] or None
+    indices = list(parse(options.tasks, tuple[int, ...], "tasks")) or None
     tasks = evaluation.shortened(libero.tasks(options.suite, indices), options.max_steps)
     requests = evaluation.evaluation_requests(
         tasks, options.protocol, options.states, options.temperature, options.videos
@@ -242,9 +242,8 @@ def evaluate(options: argparse.Namespace) -> int:
     )
     for task, rate in [*result["tasks"].items(), ("mean", result["overall"])]:
         low, high = rate["wilson_95"]
-        console.message(
-            f"{task:20} {rate['successes']:4d} / {rate['episodes']:<4d} {rate['success_rate']:6.1%} [{low:.1%}, {high:.1%}]"
-        )
+        count = f"{rate['successes']:4d} / {rate['episodes']:<4d}"
+        console.message(f"{task:20} {count} {rate['success_rate']:6.1%} [{low:.1%}, {high:.1%}]")
     if options.out:
         write_json(Path(options.out) / "eval.json", result)
         if options.videos:

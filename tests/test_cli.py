@@ -1,0 +1,146 @@
+"""The command line: what it reads, what it answers to mistakes, and its exit codes. No simulator."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srpo import cli, commands, presets
+from srpo.cli import main, overrides
+from srpo.types import SrpoError
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What ``srpo ARGUMENTS`` says when it exits with 2; one line, no traceback."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("srpo: ") and err.count("\n") == 1 and "Traceback" not in out + err
+    return err
+
+
+def test_overrides() -> None:
+    arguments = ["--steps", "5", "--formula=siirl", "--learner.learning-rate", "-1e-4", "--tasks=", "--a=b=c"]
+    assert overrides(arguments) == {
+        "steps": "5", "formula": "siirl", "learner.learning-rate": "-1e-4", "tasks": "", "a": "b=c",
+    }  # fmt: skip
+    assert overrides([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["steps", "5"], "Cannot read 'steps'"),
+        (["--steps"], "--steps needs a value"),
+        (["--steps", "--seed"], "--steps needs a value"),
+    ],
+)
+def test_unreadable_overrides(arguments: list[str], message: str) -> None:
+    with pytest.raises(SrpoError, match=message):
+        overrides(arguments)
+
+
+TRAIN = ("train", "debug", "--policy", "no-policy", "--run", "unused")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "debg", *TRAIN[2:]), "did you mean 'debug'?"),
+        ((*TRAIN, "--stpes", "3"), "did you mean '--steps'?"),
+        ((*TRAIN, "--learner.lerning-rate", "3"), "did you mean '--learner.learning-rate'?"),
+        ((*TRAIN, "--steps", "many"), "--steps takes int values, not 'many'."),
+        ((*TRAIN, "--steps"), "--steps needs a value"),
+        ((*TRAIN, "--reward", "dense"), "choose srpo or sparse"),
+        (("sft", "debug", "--demos", "no-demos", "--run", "r", "--bach", "3"), "did you mean '--batch'?"),
+        (("collect", "debug", "--out", "o", "--demo", "x"), "'--demos'"),
+        (("eval", "no-policy", "--step", "3"), "no option '--step' of srpo eval"),
+        (("eval", "no-policy"), "no-policy holds no config.json"),
+        (("report", "no-run"), "no-run"),
+        (("presets", "libero"), "did you mean 'libero-"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    arguments: tuple[str, ...], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_eval_reads_task_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands.CompactPolicy, "from_pretrained", lambda folder: None)
+    assert "--tasks takes int values, not 'x'" in refusal(capsys, "eval", "p", "--tasks", "1,x")
+
+
+@pytest.mark.parametrize("arguments", [(), ("fly",), ("train", "debug"), ("sft", "debug", "--run", "r")])
+def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2 and "usage: srpo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [(), ("collect",), ("sft",), ("train",), ("eval",), ("report",), ("doctor",)])
+def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0 and "usage: srpo" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "Wilson 95 % intervals" in out
+    for command in ("collect", "sft", "train", "eval", "report", "presets", "doctor"):
+        assert f"\n    {command}" in out
+
+
+def test_settings_reach_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(commands, "train", lambda options, changes: seen.append((options, changes)) or 0)
+    assert main([*TRAIN, "--seed", "4", "--workers", "3", "--resume", "--steps", "5", "--learner.epochs=2"]) == 0
+    ((options, changes),) = seen
+    assert (options.preset, options.seed, options.workers, options.resume) == ("debug", 4, 3, True)
+    assert (options.policy, options.run) == ("no-policy", "unused")
+    assert changes == {"steps": "5", "learner.epochs": "2"}
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(error: BaseException | None) -> int:
+        def body(options: object, changes: object) -> int:
+            if error:
+                raise error
+            return 0
+
+        monkeypatch.setattr(cli, "_run", body)
+        return main(TRAIN)
+
+    assert run(None) == 0
+    assert run(SrpoError("The cup is full; empty it.")) == 2
+    assert capsys.readouterr().err == "srpo: The cup is full; empty it.\n"
+    assert run(KeyboardInterrupt()) == 130
+    assert "--resume" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        run(ZeroDivisionError())
+
+
+def test_presets_lists_names_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(presets.PRESETS)
+    assert main(["presets", "debug"]) == 0
+    out = capsys.readouterr().out
+    for expected in ("srpo collect debug", "srpo sft debug", "srpo train debug", "--group-size 2"):
+        assert expected in out
+    assert "--learner.minibatch 8" in out and "--policy.image-size 128" in out
