@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -130,7 +131,7 @@ def main() -> None:
     missing = [task for task in wanted if keys[task.id] not in done]
     run = partial(run_task, states=args.states, kind=args.kind, noise=args.noise)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(args.workers) as pool:
+    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
         for result in pool.map(run, missing) if args.workers > 1 else map(run, missing):
             done[keys[result["task"]]] = result
             args.out.write_text(json.dumps(done, indent=1))
