@@ -212,3 +212,13 @@ def test_not_a_number_stops_the_run_and_leaves_the_weights() -> None:
     with pytest.raises(SrpoError, match=r"smaller learning rate|NaN or infinity"):
         Learner(policy, LearnerConfig(minibatch=3), 1.0, seed=0).update(decisions, step=0)
     assert torch.equal(policy.table.detach(), before)
+
+
+def test_a_minibatch_that_is_not_full_weighs_less() -> None:
+    def gradient(minibatch: int) -> torch.Tensor:
+        policy = Table()
+        config = LearnerConfig(epochs=1, minibatch=minibatch, grad_clip=1e9)
+        Learner(policy, config, 1.0, seed=0).update(table_decisions(policy).take(torch.tensor([0])), step=0)
+        return policy.table.grad
+
+    torch.testing.assert_close(gradient(4), gradient(1) / 4)
