@@ -16,7 +16,7 @@ _MOST = 8  # faces at one edge
 
 
 @njit(cache=True)
-def collapse(points, faces, corners, tolerance, limit, max_faces, loose):  # type: ignore[no-untyped-def]
+def collapse(points, faces, corners, tolerance, limit, max_faces, loose):
     """Collapse edges, cheapest first, in place.
 
     An edge is collapsed while its error, the root mean square distance (m) of the remaining vertex from the planes
@@ -75,7 +75,7 @@ def collapse(points, faces, corners, tolerance, limit, max_faces, loose):  # typ
 
 
 @njit(cache=True)
-def _adjacency(n_points, faces):  # type: ignore[no-untyped-def]
+def _adjacency(n_points, faces):
     """Linked list of the faces around each vertex: head[v] -> slot, following[slot] -> slot or -1."""
     head = np.full(n_points, -1, dtype=np.int64)
     following = np.full(3 * len(faces), -1, dtype=np.int64)
@@ -90,14 +90,14 @@ def _adjacency(n_points, faces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _normal(a, b, c):  # type: ignore[no-untyped-def]
+def _normal(a, b, c):
     """Unnormalised normal of a triangle: twice its area long."""
     u, v = b - a, c - a
     return np.array([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
 
 
 @njit(cache=True)
-def _add_plane(quadric, normal, point, weight):  # type: ignore[no-untyped-def]
+def _add_plane(quadric, normal, point, weight):
     plane = np.empty(4)
     plane[:3] = normal
     plane[3] = -(normal * point).sum()
@@ -107,7 +107,7 @@ def _add_plane(quadric, normal, point, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _face_quadrics(points, faces):  # type: ignore[no-untyped-def]
+def _face_quadrics(points, faces):
     quadrics = np.zeros((len(points), 4, 4))
     weights = np.zeros(len(points))
     for face in range(len(faces)):
@@ -122,7 +122,7 @@ def _face_quadrics(points, faces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mark_seams(points, faces, corners, head, following, owner, quadrics, weights):  # type: ignore[no-untyped-def]
+def _mark_seams(points, faces, corners, head, following, owner, quadrics, weights):
     """Count the seam edges at each vertex, (V,) int, and add the upright planes on them to the quadrics."""
     seams = np.zeros(len(points), dtype=np.int64)
     alive = np.ones(len(faces), dtype=np.bool_)
@@ -145,7 +145,7 @@ def _mark_seams(points, faces, corners, head, following, owner, quadrics, weight
 
 
 @njit(cache=True)
-def _shared(a, b, faces, head, following, owner):  # type: ignore[no-untyped-def]
+def _shared(a, b, faces, head, following, owner):
     count = 0
     slot = head[a]
     while slot >= 0:
@@ -157,7 +157,7 @@ def _shared(a, b, faces, head, following, owner):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True)
-def _corner(face, vertex, faces, corners):  # type: ignore[no-untyped-def]
+def _corner(face, vertex, faces, corners):
     for k in range(3):
         if faces[face, k] == vertex:
             return corners[face, k]
@@ -165,7 +165,7 @@ def _corner(face, vertex, faces, corners):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _is_seam(a, b, faces, corners, alive, head, following, owner):  # type: ignore[no-untyped-def]
+def _is_seam(a, b, faces, corners, alive, head, following, owner):
     """Whether an edge lies on a border, between two pieces of the texture, or between more than two faces."""
     count = 0
     first_a, first_b = -1, -1
@@ -187,7 +187,7 @@ def _is_seam(a, b, faces, corners, alive, head, following, owner):  # type: igno
 
 
 @njit(cache=True)
-def _offer(heap, gone, kept, points, quadrics, weights, stamp):  # type: ignore[no-untyped-def]
+def _offer(heap, gone, kept, points, quadrics, weights, stamp):
     position = np.ones(4)
     position[:3] = points[kept]
     quadric = quadrics[gone]
@@ -201,10 +201,12 @@ def _offer(heap, gone, kept, points, quadrics, weights, stamp):  # type: ignore[
 
 
 @njit(cache=True)
-def _allowed(gone, kept, points, faces, corners, alive, head, following, owner, seams, loose):  # type: ignore[no-untyped-def]
+def _allowed(gone, kept, points, faces, corners, alive, head, following, owner, seams, loose):
     """No corner of a seam moves, no hole opens, no face turns over, every corner has a successor."""
-    if not loose and seams[gone] > 0 and (
-        seams[gone] != 2 or not _is_seam(gone, kept, faces, corners, alive, head, following, owner)
+    if (
+        not loose
+        and seams[gone] > 0
+        and (seams[gone] != 2 or not _is_seam(gone, kept, faces, corners, alive, head, following, owner))
     ):
         return False
     common, edge_faces = 0, 0
@@ -233,7 +235,7 @@ def _allowed(gone, kept, points, faces, corners, alive, head, following, owner, 
                     return False
             for k in range(0 if loose else 3):
                 vertex = faces[face, k]
-                known = vertex == gone or vertex == kept
+                known = vertex in (gone, kept)
                 for i in range(common):
                     known = known or seen[i] == vertex
                 if not known and _linked(vertex, kept, faces, corners, alive, head, following, owner):
@@ -246,7 +248,7 @@ def _allowed(gone, kept, points, faces, corners, alive, head, following, owner, 
 
 
 @njit(cache=True)
-def _linked(a, b, faces, corners, alive, head, following, owner):  # type: ignore[no-untyped-def]
+def _linked(a, b, faces, corners, alive, head, following, owner):
     slot = head[a]
     while slot >= 0:
         face = owner[slot]
@@ -257,7 +259,7 @@ def _linked(a, b, faces, corners, alive, head, following, owner):  # type: ignor
 
 
 @njit(cache=True)
-def _turns(face, gone, kept, points, faces):  # type: ignore[no-untyped-def]
+def _turns(face, gone, kept, points, faces):
     """Whether a face turns by more than about 75 degrees, or collapses, when ``gone`` moves to ``kept``."""
     before = _normal(points[faces[face, 0]], points[faces[face, 1]], points[faces[face, 2]])
     moved = faces[face].copy()
@@ -270,7 +272,7 @@ def _turns(face, gone, kept, points, faces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _merge(gone, kept, faces, corners, alive, head, following, owner):  # type: ignore[no-untyped-def]
+def _merge(gone, kept, faces, corners, alive, head, following, owner):
     """Rewrite the faces around ``gone``; returns how many vanished."""
     old = np.full(_MOST, -1, dtype=np.int64)
     new = np.full(_MOST, -1, dtype=np.int64)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from srpo.envs import meshes
 from srpo.types import SrpoError
 
 #: Bumped whenever the simplification changes, so that old files are not used.
@@ -112,8 +111,7 @@ def build_fast_model(xml: str) -> Any:
     different = physics_differences(full, fast)
     if different:
         raise SrpoError(
-            f"simplified pictures would change the physics of this scene ({', '.join(different)}):"
-            ' use quality="full".'
+            f'simplified pictures would change the physics of this scene ({", ".join(different)}): use quality="full".'
         )
     return fast
 
@@ -125,8 +123,10 @@ def physics_differences(a: Any, b: Any) -> list[str]:
     different = []
     colliding = _colliding(a)
     for name in dir(mujoco.MjModel):
+        if name.startswith("_") or _VISUAL.match(name):
+            continue
         one, two = getattr(a, name, None), getattr(b, name, None)
-        if name.startswith("_") or _VISUAL.match(name) or not isinstance(one, np.ndarray):
+        if not isinstance(one, np.ndarray) or not isinstance(two, np.ndarray):
             continue
         if one.shape == two.shape and name in _GEOM_SHAPE:
             one, two = one[colliding], two[colliding]
@@ -150,6 +150,8 @@ def _colliding(model: Any) -> np.ndarray:
 def _replace_mesh(spec: Any, full: Any, index: int) -> None:
     import mujoco
 
+    from srpo.envs import meshes
+
     name = mujoco.mj_id2name(full, mujoco.mjtObj.mjOBJ_MESH, index)
     simple = meshes.simplify(_mesh(full, index), _TOLERANCE, _MAX_FACES)
     vertices, normals, faces, texcoords = meshes.flatten(simple)
@@ -163,9 +165,11 @@ def _replace_mesh(spec: Any, full: Any, index: int) -> None:
         mesh.usertexcoord = texcoords.ravel()
 
 
-def _mesh(model: Any, index: int) -> meshes.Mesh:
-    """A mesh of a compiled model, in the coordinates of its file."""
+def _mesh(model: Any, index: int) -> Any:
+    """A :class:`srpo.envs.meshes.Mesh` of a compiled model, in the coordinates of its file."""
     import mujoco
+
+    from srpo.envs import meshes
 
     def part(array: np.ndarray, address: np.ndarray, count: np.ndarray) -> np.ndarray:
         return array[address[index] : address[index] + count[index]]
@@ -190,6 +194,8 @@ def _mesh(model: Any, index: int) -> meshes.Mesh:
 
 def _replace_texture(texture: Any, full: Any, index: int) -> None:
     import mujoco
+
+    from srpo.envs import meshes
 
     height, width, channels = full.tex_height[index], full.tex_width[index], full.tex_nchannel[index]
     start = full.tex_adr[index]
@@ -225,7 +231,7 @@ def _read(path: Path) -> Any:
 
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     head = len(_MAGIC)
     body = content[head + 32 :]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _APPEARANCE = (
 )
 
 _context: Any = None  # one OpenGL context for all renderers of this process
+_context_owner = 0  # that process; a forked child must not draw with its parent's context
+_open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
 
 
 class SceneRenderer:
@@ -75,11 +78,11 @@ class SceneRenderer:
         if self._fast:
             for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
                 self._scene.flags[flag] = 0
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._pixels)
         self._cameras = {
             mujoco.mj_id2name(self._model, mujoco.mjtObj.mjOBJ_CAMERA, index): index
             for index in range(self._model.ncam)
         }
+        _open.add(self)
 
     def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
         """Picture of the scene in the state of ``data``.
@@ -108,13 +111,12 @@ class SceneRenderer:
         if width > self._pixels.offWidth or height > self._pixels.offHeight:
             size = max(width, self._pixels.offWidth), max(height, self._pixels.offHeight)
             mujoco.mjr_resizeOffscreen(*size, self._pixels)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._pixels)  # other renderers have theirs
         if self._twin_data is not None:
             data = self._follow(data)
         self._camera.fixedcamid = self._cameras[camera]
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, self._perturb, self._camera, everything, self._scene
-        )
+        mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, self._camera, everything, self._scene)
         viewport = mujoco.MjrRect(0, 0, width, height)
         mujoco.mjr_render(viewport, self._scene, self._pixels)
         image = np.empty((height, width, 3), dtype=np.uint8)
@@ -128,6 +130,7 @@ class SceneRenderer:
             self._pixels.free()
             self._pixels = None
             self._twin_data = None
+            _open.discard(self)
 
     def _follow(self, data: Any) -> Any:
         """Bring the twin into the pose and colours of the physics."""
@@ -155,8 +158,8 @@ def _check_twin(physics: Any, twin: Any) -> None:
 
 def _gl_context() -> Any:
     """The OpenGL context of this process; made when first needed, released at exit."""
-    global _context
-    if _context is None:
+    global _context, _context_owner
+    if _context is None or _context_owner != os.getpid():
         os.environ.setdefault("LP_NUM_THREADS", "1")
         import mujoco
 
@@ -166,15 +169,27 @@ def _gl_context() -> Any:
         except (ImportError, AttributeError, RuntimeError, OSError) as error:
             _context = None
             raise SrpoError(f"OpenGL cannot be started ({error}): {_GL_REMEDY}.") from error
+        _context_owner = os.getpid()
         atexit.register(_free_context)
     return _context
 
 
 def _free_context() -> None:
+    """At exit: whatever was not closed, then the context itself."""
     global _context
-    if _context is not None:
+    if _context is None or _context_owner != os.getpid():
+        return
+    from OpenGL.error import Error
+
+    try:
+        for renderer in list(_open):
+            renderer.close()
         _context.free()
-        _context = None
+    except Error:  # another library has shut down OpenGL's display before us, and all that was on it
+        for renderer in list(_open):
+            renderer._pixels = None
+        _context._context = None  # or its destructor would complain
+    _context = None
 
 
 def _pixel_context(model: Any, fast: bool) -> Any:
