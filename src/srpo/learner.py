@@ -32,6 +32,8 @@ class LearnerConfig:
         weight_decay: of AdamW.
         target_kl: an epoch ends early once a minibatch's approximate KL to the old policy (nats per token) exceeds
             this; None: never.
+        warmup: gradient steps over which the learning rate rises; Adam's first steps, while it knows no variances, are
+            several times too long.
     """
 
     learning_rate: float = 5e-5
@@ -44,6 +46,7 @@ class LearnerConfig:
     entropy_weight: float = 0.0
     weight_decay: float = 0.0
     target_kl: float | None = None
+    warmup: int = 20
 
 
 @dataclass
@@ -120,8 +123,13 @@ class Learner:
         )
         self.reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.kl_weight else None
 
-    def update(self, decisions: Decisions, step: int) -> dict[str, float]:
+    def update(self, decisions: Decisions, step: int, rate: float = 1.0) -> dict[str, float]:
         """One RL step's update; returns the means of the diagnostics over its minibatches.
+
+        Args:
+            decisions: of this step.
+            step: its number, which with the seed determines the order of the minibatches.
+            rate: factor of the learning rate, for a schedule over RL steps.
 
         Raises:
             SrpoError: the loss or a gradient is not finite; the weights are then those before the minibatch.
@@ -133,6 +141,7 @@ class Learner:
         for _ in range(self.config.epochs):
             order = torch.randperm(len(decisions), generator=generator)
             for index in order.split(self.config.minibatch):
+                self._set_learning_rate(rate)
                 rows.append(self._minibatch(decisions.take(index), len(index) / self.config.minibatch, step))
                 if rows[-1]["approx_kl"] > limit:
                     break
@@ -144,6 +153,12 @@ class Learner:
         stats["ratio_max"] = max(r["ratio_max"] for r in rows)
         stats["ratio_min"] = min(r["ratio_min"] for r in rows)
         return {**stats, "decisions": float(len(decisions)), "gradient_steps": float(len(rows))}
+
+    def _set_learning_rate(self, rate: float) -> None:
+        taken = next((float(s["step"]) for s in self.optimizer.state.values()), 0.0)
+        warm = min(1.0, (taken + 1) / self.config.warmup) if self.config.warmup else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * rate * warm
 
     def _minibatch(self, batch: Decisions, share: float, step: int) -> dict[str, float]:
         logits = self.policy.logits(batch.inputs)  # type: ignore[operator]

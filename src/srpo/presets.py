@@ -37,11 +37,13 @@ _QUICK = Preset(
     train=TrainConfig(
         suite="libero_object",
         tasks=(3,),
-        steps=15,
-        temperature=0.8,
+        steps=20,
+        temperature=0.5,
         train_max_steps=160,
         evaluation_states=100,
-        learner=LearnerConfig(learning_rate=5e-5, epochs=4, minibatch=512, target_kl=0.02),
+        anneal=True,
+        average=0.8,
+        learner=LearnerConfig(learning_rate=3e-5, epochs=4, minibatch=256, target_kl=0.1),
     ),
 )
 

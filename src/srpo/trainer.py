@@ -46,6 +46,7 @@ class TrainConfig:
         evaluation_states: initial states per task of the evaluations before and after.
         evaluate_every: RL steps between evaluations on the way (0: none).
         videos: filmed evaluation episodes per task.
+        anneal: let the learning rate fall linearly to zero over the run.
         average: decay per RL step of the running average of the weights that becomes the final policy (0: the last).
         seed: of the whole run.
         workers: rollout processes; None: one a core.
@@ -71,6 +72,7 @@ class TrainConfig:
     evaluation_states: int = 50
     evaluate_every: int = 0
     videos: int = 4
+    anneal: bool = False
     average: float = 0.0
     seed: int = 0
     workers: int | None = None
@@ -138,7 +140,8 @@ class Trainer:
         stats: dict[str, float] = {}
         if informative.any():
             decisions = flatten(episodes, advantages, self.policy.action_dim)
-            stats = self.learner.update(decisions, self.done)
+            rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
+            stats = self.learner.update(decisions, self.done, rate)
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
         self._update_average()

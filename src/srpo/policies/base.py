@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 
 from srpo.types import Observation
 
@@ -54,9 +55,19 @@ def token_log_probs(
 
 
 def sample_tokens(
-    logits: np.ndarray, temperature: float, rng: np.random.Generator
+    logits: np.ndarray, temperature: float, rng: np.random.Generator, groups: int = 0, correlation: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one token a row from (L, K) logits; temperature 0 takes the most likely one.
+
+    Args:
+        logits: (L, K).
+        temperature: of the softmax.
+        rng: source of the randomness.
+        groups: number A of action dimensions; tokens l and l + A belong to the same one. Needed for a correlation.
+        correlation: of the Gaussian noise behind the draws within one action dimension, in [0, 1). Each token still
+            has exactly its own distribution, but a chunk errs to one side as a whole, instead of trembling; what is
+            tried out is then an offset that can decide an episode (correlated action noise for policy gradients:
+            Hollenstein et al., arXiv 2312.11091).
 
     Returns:
         tokens (L,) int16 and their log-probability (L,) float32 under the sampling distribution (0 when greedy).
@@ -67,7 +78,16 @@ def sample_tokens(
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(-1, keepdims=True)
     cumulative = np.exp(scaled).cumsum(-1)
-    draw = rng.random((len(logits), 1)) * cumulative[:, -1:]
+    draw = _uniforms(len(logits), rng, groups, correlation)[:, None] * cumulative[:, -1:]
     tokens = np.minimum((cumulative < draw).sum(-1), logits.shape[-1] - 1)
     log_z = np.log(cumulative[:, -1])
     return tokens.astype(np.int16), (scaled[np.arange(len(tokens)), tokens] - log_z).astype(np.float32)
+
+
+def _uniforms(count: int, rng: np.random.Generator, groups: int, correlation: float) -> np.ndarray:
+    """(count,) uniform numbers, those of one group correlated by a Gaussian copula."""
+    if correlation == 0.0:
+        return rng.random(count)
+    shared = np.tile(rng.standard_normal(groups), count // groups)
+    own = rng.standard_normal(count)
+    return ndtr(np.sqrt(correlation) * shared + np.sqrt(1.0 - correlation) * own)

@@ -31,6 +31,7 @@ class RolloutConfig:
         quality: rendering quality, ``"fast"`` or ``"full"``.
         world_model: name of the frame encoder, or None to keep no features.
         max_steps: step limit; None: the task's own.
+        noise_correlation: of the sampling noise within an action dimension of a chunk, see `sample_tokens`.
         max_environments: environments kept alive per worker (one a task).
     """
 
@@ -38,6 +39,7 @@ class RolloutConfig:
     quality: str = "fast"
     world_model: str | None = "image"
     max_steps: int | None = None
+    noise_correlation: float = 0.0
     max_environments: int = 4
 
 
@@ -105,7 +107,9 @@ class PolicyRunner:
                 break
             batch = {k: torch.from_numpy(v[None]) for k, v in inputs.items()}
             logits = self.policy.logits(batch)[0].numpy()
-            tokens, log_probs = sample_tokens(logits, request.temperature, rng)
+            tokens, log_probs = sample_tokens(
+                logits, request.temperature, rng, self.policy.action_dim, self.config.noise_correlation
+            )
             executed = 0
             for action in self.policy.actions(tokens)[: limit - steps]:
                 success = env.step(action)
