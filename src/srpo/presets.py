@@ -38,11 +38,12 @@ _QUICK = Preset(
         suite="libero_object",
         tasks=(3,),
         steps=20,
-        temperature=0.5,
+        temperature=0.4,
         train_max_steps=160,
         evaluation_states=100,
         anneal=True,
         average=0.8,
+        rollout=RolloutConfig(noise_correlation=0.7),
         learner=LearnerConfig(learning_rate=3e-5, epochs=4, minibatch=256, target_kl=0.1),
     ),
 )
