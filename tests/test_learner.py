@@ -112,7 +112,7 @@ def test_first_gradient_is_the_plain_policy_gradient(temperature: float) -> None
 def test_first_step_of_adam_moves_every_logit_by_the_learning_rate_against_its_gradient() -> None:
     policy = Table()
     before = policy.table.detach().clone()
-    Learner(policy, LearnerConfig(learning_rate=0.01, epochs=1, minibatch=3), 1.0, seed=0).update(
+    Learner(policy, LearnerConfig(learning_rate=0.01, epochs=1, minibatch=3, warmup=0), 1.0, seed=0).update(
         table_decisions(policy), step=0
     )
     moved = (policy.table.detach() - before).numpy()
@@ -222,3 +222,16 @@ def test_a_minibatch_that_is_not_full_weighs_less() -> None:
         return policy.table.grad
 
     torch.testing.assert_close(gradient(4), gradient(1) / 4)
+
+
+def test_warm_up_and_schedule_set_the_learning_rate(tiny_policy) -> None:
+    config = LearnerConfig(learning_rate=1.0, warmup=4)
+    learner = Learner(tiny_policy(0), config, temperature=1.0, seed=0)
+    learner._set_learning_rate(0.5)  # first of 4 warm-up steps, half-way through the run: 1 * 0.5 * 1/4
+    assert learner.optimizer.param_groups[0]["lr"] == 0.125
+    for _ in range(3):
+        for p in learner.parameters:
+            p.grad = torch.zeros_like(p)
+        learner.optimizer.step()
+    learner._set_learning_rate(0.5)  # three steps taken, this is the fourth: fully warm
+    assert learner.optimizer.param_groups[0]["lr"] == 0.5

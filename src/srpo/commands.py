@@ -43,7 +43,8 @@ def show_presets(name: str | None) -> int:
             value: Any = config
             for step in field.split("."):
                 value = getattr(value, step)
-            print(f"  --{field.replace('_', '-')} {value}")
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            print(f"  --{field.replace('_', '-')} {text}".rstrip())
     return 0
 
 

@@ -84,6 +84,8 @@ class TrainConfig:
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
+        if self.temperature <= 0:
+            raise SrpoError("Training samples its actions: set --temperature above 0 (srpo eval decodes greedily).")
 
 
 class Trainer:

@@ -72,3 +72,15 @@ def test_same_seed_same_tokens() -> None:
     first, again, other = (sample_tokens(logits, 1.0, np.random.default_rng(s))[0] for s in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_correlated_noise_keeps_each_token_distribution_and_ties_a_dimension() -> None:
+    # Two tokens of two bins at even odds: with noise shared within the one dimension they nearly always agree.
+    rng = np.random.default_rng(0)
+    draws = np.stack([sample_tokens(np.zeros((2, 2)), 1.0, rng, groups=1, correlation=0.98)[0] for _ in range(2000)])
+    # Standard error of a mean of 2000 fair coins: 0.011. P(same side) = 1/2 + asin(0.98) / pi = 0.936.
+    assert np.abs(draws.mean(0) - 0.5).max() < 0.05
+    assert abs((draws[:, 0] == draws[:, 1]).mean() - 0.936) < 0.03
+    # Tokens of different dimensions stay independent: agreement of one half.
+    draws = np.stack([sample_tokens(np.zeros((2, 2)), 1.0, rng, groups=2, correlation=0.98)[0] for _ in range(2000)])
+    assert abs((draws[:, 0] == draws[:, 1]).mean() - 0.5) < 0.05
