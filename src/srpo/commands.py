@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,18 @@ def sft(options: argparse.Namespace, changes: dict[str, str]) -> int:
     _save_settings(run, "sft", config, options.seed)
     metrics = CsvLogger(run / "sft.csv")
     losses: list[float] = []
-    with console.phase("features", None, "demos") as features, console.phase("sft", config.steps, "steps") as steps:
+    with ExitStack() as phases:  # one after the other: the frozen features, then the gradient steps
+        now = phases.enter_context(console.phase("features", None, "demos"))
+
+        def on_features(done: int, total: int) -> None:
+            nonlocal now
+            now.update(done)
+            if done == total:
+                phases.close()
+                now = phases.enter_context(console.phase("sft", config.steps, "steps"))
 
         def on_step(row: dict[str, float]) -> None:
-            steps.update(int(row["step"]))
+            now.update(int(row["step"]))
             losses.append(row["loss"])
             if "validation_loss" in row or row["step"] % 50 == 0:
                 metrics.log({**row, "loss": sum(losses) / len(losses)})
@@ -106,7 +115,7 @@ def sft(options: argparse.Namespace, changes: dict[str, str]) -> int:
             config,
             run,
             resume=options.resume,
-            on_features=lambda done, total: features.update(done),
+            on_features=on_features,
             on_step=on_step,
         )
     console.message(f"policy: {run / 'policy'}")
