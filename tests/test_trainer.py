@@ -80,9 +80,7 @@ class LastFrame:
         return np.stack([f[-1] for f in features])
 
 
-CONFIG = TrainConfig(
-    groups=4, group_size=6, learner=LearnerConfig(learning_rate=1e-2, epochs=2, minibatch=16), seed=1
-)
+CONFIG = TrainConfig(groups=4, group_size=6, learner=LearnerConfig(learning_rate=1e-2, epochs=2, minibatch=16), seed=1)
 
 
 def trainer(policy: CompactPolicy, run: Path, verdict: Verdict = first_action_is_positive, **changes: Any) -> Trainer:
@@ -99,11 +97,11 @@ def probability_of_success(policy: CompactPolicy) -> float:
     return float(torch.stack([row[-1, 0].softmax(-1)[128:].sum() for row in logits]).mean())
 
 
-@pytest.mark.parametrize("reward", ["srpo", "sparse"])
-def test_rewarded_actions_become_likelier(tmp_path: Path, tiny_policy: Make, reward: str) -> None:
+@pytest.mark.parametrize(("reward", "credit"), [("srpo", "episode"), ("sparse", "episode"), ("srpo", "decision")])
+def test_rewarded_actions_become_likelier(tmp_path: Path, tiny_policy: Make, reward: str, credit: str) -> None:
     policy = tiny_policy(0)
     before = probability_of_success(policy)
-    loop = trainer(policy, tmp_path, reward=reward)
+    loop = trainer(policy, tmp_path, reward=reward, credit=credit)
     rates = [loop.step()[0]["success_rate"] for _ in range(8)]
     after = probability_of_success(policy)
     assert 0.3 < before < 0.7 and after > before + 0.25
@@ -198,7 +196,7 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
     return {k: v for k, v in row.items() if not k.startswith("seconds")}
 
 
-@pytest.mark.parametrize("changes", [{"average": 0.9}, {"reward": "sparse", "replay": 0}])
+@pytest.mark.parametrize("changes", [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}])
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
     def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
@@ -240,7 +238,12 @@ def test_resuming_with_another_replay_or_average_starts_them_afresh(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"reward": "dense"}, "srpo or sparse"), ({"group_size": 1}, "at least 2")]
+    ("changes", "message"),
+    [
+        ({"reward": "dense"}, "srpo or sparse"),
+        ({"credit": "token"}, "episode or decision"),
+        ({"group_size": 1}, "at least 2"),
+    ],
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SrpoError, match=message):

@@ -81,15 +81,17 @@ class Decisions:
         )
 
 
-def flatten(episodes: Sequence[Episode], advantages: np.ndarray, action_dim: int) -> Decisions:
+def flatten(
+    episodes: Sequence[Episode], advantages: np.ndarray | Sequence[np.ndarray], action_dim: int
+) -> Decisions:
     """Decisions of the episodes whose advantage is not zero; a token counts if its action was carried out.
 
     Args:
         episodes: N episodes.
-        advantages: (N,), one value for every token of an episode.
+        advantages: (N,), one value for every token of an episode; or N arrays (T_i,), one value a decision.
         action_dim: tokens per action.
     """
-    used = [(e, a) for e, a in zip(episodes, advantages, strict=True) if a != 0.0]
+    used = [(e, a) for e, a in zip(episodes, advantages, strict=True) if np.any(a != 0.0)]
     if not used:
         raise SrpoError("No episode of this step carries information; nothing to learn from.")
     tokens = np.concatenate([e.tokens for e, _ in used])
@@ -99,7 +101,9 @@ def flatten(episodes: Sequence[Episode], advantages: np.ndarray, action_dim: int
         inputs={k: torch.from_numpy(np.concatenate([e.inputs[k] for e, _ in used])) for k in used[0][0].inputs},
         tokens=torch.from_numpy(tokens),
         old_log_prob=torch.from_numpy(np.concatenate([e.log_probs for e, _ in used])),
-        advantage=torch.from_numpy(np.concatenate([np.full(len(e.tokens), a, np.float32) for e, a in used])),
+        advantage=torch.from_numpy(
+            np.concatenate([np.broadcast_to(a, len(e.tokens)).astype(np.float32) for e, a in used])
+        ),
         mask=torch.from_numpy(position[None, :] < executed[:, None]),
     )
 

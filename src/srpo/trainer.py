@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from srpo import checkpoint
-from srpo.algorithms import group_advantages, informative_groups
+from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.learner import Learner, LearnerConfig, flatten
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
@@ -38,6 +38,10 @@ class TrainConfig:
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
         clustering: ``"dbscan"``, ``"nearest"`` or ``"mean"``.
+        credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
+            (see `group_relative_gae`).
+        gae_lambda: of ``credit="decision"``.
+        value_history: earlier RL steps that the state value is fitted to as well.
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
         protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
@@ -64,6 +68,9 @@ class TrainConfig:
     formula: str = "paper"
     alpha: float = 0.8
     clustering: str = "dbscan"
+    credit: str = "episode"
+    gae_lambda: float = 0.7
+    value_history: int = 4
     normalise_std: bool = True
     replay: int = 64
     protocol: str = "held-out"
@@ -82,6 +89,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.reward not in ("srpo", "sparse"):
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
+        if self.credit not in ("episode", "decision"):
+            raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:
@@ -120,6 +129,7 @@ class Trainer:
         )  # fmt: skip
         self.learner = Learner(policy, config.learner, config.temperature, config.seed)
         self.replay = ReferenceReplay(config.replay) if config.replay else None
+        self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
         self.done = 0
 
@@ -136,7 +146,7 @@ class Trainer:
         task = np.array([e.request.task.id for e in episodes])
         group = np.array([e.request.group for e in episodes])
         record = self._grade(episodes, success, task)
-        advantages = group_advantages(record.reward, group, normalise_std=self.config.normalise_std)
+        advantages = self._advantages(episodes, record.reward, group)
         informative = informative_groups(record.reward, group)
 
         stats: dict[str, float] = {}
@@ -152,6 +162,28 @@ class Trainer:
         times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out}
         times["seconds_total"] = end - start
         return self._row(episodes, record, group, informative) | stats | times, record
+
+    def _advantages(
+        self, episodes: Sequence[Episode], reward: np.ndarray, group: np.ndarray
+    ) -> np.ndarray | list[np.ndarray]:
+        if self.value_history is None:
+            return group_advantages(reward, group, normalise_std=self.config.normalise_std)
+        task = [e.request.task.index for e in episodes]
+        states = StateRecord.of([self._features(e) for e in episodes], reward, task)
+        advantages = group_relative_gae(
+            states,
+            group,
+            self.value_history.batches,
+            gae_lambda=self.config.gae_lambda,
+            normalise_std=self.config.normalise_std,
+        )
+        self.value_history.add(states)
+        return advantages
+
+    @torch.inference_mode()
+    def _features(self, episode: Episode) -> np.ndarray:
+        inputs = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
+        return self.policy.features(inputs).float().cpu().numpy()
 
     def _grade(self, episodes: Sequence[Episode], success: np.ndarray, task: np.ndarray) -> StepRecord:
         if self.config.reward == "sparse":
@@ -209,6 +241,9 @@ class Trainer:
         if self.replay is not None:
             state["replay"], arrays = _split(self.replay.state_dict())
             tensors |= {f"replay.{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        if self.value_history is not None:
+            arrays = self.value_history.state_dict()
+            tensors |= {f"values.{k}": torch.from_numpy(v) for k, v in arrays.items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
         return checkpoint.save(
@@ -225,6 +260,8 @@ class Trainer:
         # A part that the saved run did not have starts afresh.
         if self.replay is not None and "replay" in state:
             self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
+        if self.value_history is not None:
+            self.value_history.load_state_dict(_part(tensors, "values."))
         if self.average is not None:
             saved = {k: torch.from_numpy(v) for k, v in _part(tensors, "average.").items()}
             self.average = saved or {k: v.clone() for k, v in self.policy.state_dict().items()}

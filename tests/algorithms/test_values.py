@@ -1,0 +1,144 @@
+"""Credit decision by decision: the estimate by hand, the value against scikit-learn, and no leak of outcomes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from srpo.algorithms import StateRecord, ValueHistory, cross_fitted_values, group_advantages, group_relative_gae
+from srpo.types import SrpoError
+
+
+def blank(lengths: list[int], reward: list[float]) -> StateRecord:
+    """States that all look the same."""
+    return StateRecord.of([np.zeros((n, 2)) for n in lengths], reward, [0] * len(lengths))
+
+
+def random_record(seed: int, groups: int = 4, size: int = 4, length: int = 3) -> tuple[StateRecord, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    n = groups * size
+    features = [rng.standard_normal((length, 5)) for _ in range(n)]
+    reward = np.append([0.0, 1.0], rng.random(n - 2))
+    return StateRecord.of(features, reward, rng.integers(2, size=n)), np.repeat(np.arange(groups), size)
+
+
+def test_one_group_by_hand() -> None:
+    # Nothing else to fit to: V = 1/2 everywhere. Of the success, delta = (0, 1/2), A = (0.7 * 1/2, 1/2); of the
+    # failure the opposite; the mean over both is 0 at either decision, the std of the rewards 1/2.
+    success, failure = group_relative_gae(blank([2, 2], [1.0, 0.0]), [7, 7], gae_lambda=0.7)
+    np.testing.assert_allclose(success, [0.7, 1.0], atol=1e-12)
+    np.testing.assert_allclose(failure, [-0.7, -1.0], atol=1e-12)
+    plain, _ = group_relative_gae(blank([2, 2], [1.0, 0.0]), [7, 7], gae_lambda=0.7, normalise_std=False)
+    np.testing.assert_allclose(plain, [0.35, 0.5], atol=1e-12)
+
+
+def test_the_last_decisions_of_the_longest_episode_have_nothing_to_be_compared_with() -> None:
+    success, failure = group_relative_gae(blank([1, 3], [1.0, 0.0]), [0, 0], gae_lambda=1.0)
+    np.testing.assert_allclose(success, [1.0], atol=1e-12)
+    np.testing.assert_allclose(failure, [-1.0, 0.0, 0.0], atol=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=8, max_size=8), st.integers(1, 4))
+def test_without_distinguishable_states_and_lambda_one_it_is_the_group_advantage(
+    reward: list[float], length: int
+) -> None:
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    whole = group_advantages(reward, group)
+    for estimate, advantage in zip(
+        group_relative_gae(blank([length] * 8, reward), group, gae_lambda=1.0), whole, strict=True
+    ):
+        np.testing.assert_allclose(estimate, np.full(length, advantage), atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_every_comparison_within_a_group_is_balanced(seed: int, gae_lambda: float) -> None:
+    now, group = random_record(seed)
+    estimates = np.stack(group_relative_gae(now, group, gae_lambda=gae_lambda))
+    for g in np.unique(group):
+        np.testing.assert_allclose(estimates[group == g].mean(0), 0.0, atol=1e-9)
+
+
+def test_credit_goes_to_the_decision_that_settled_the_outcome() -> None:
+    rng = np.random.default_rng(0)
+    reward = np.tile([1.0, 0.0], 32)
+    features = []
+    for r in reward:
+        f = 0.1 * rng.standard_normal((4, 3))
+        f[2:, 0] += r  # from the third decision on, the outcome shows
+        features.append(f)
+    group = np.repeat(np.arange(8), 8)
+    estimates = np.stack(
+        group_relative_gae(StateRecord.of(features, reward, [0] * 64), group, gae_lambda=0.7, ridge=1.0)
+    )
+    size = np.abs(estimates).mean(0)
+    assert size[1] > 0.8 and size[2] < 0.4 * size[1] and size[3] < 0.4 * size[1]
+    assert (np.sign(estimates[:, 1]) == np.where(reward > 0, 1, -1)).all()
+
+
+def test_groups_that_teach_nothing_get_exactly_zero() -> None:
+    now, group = random_record(3)
+    now.reward[group == 2] = 0.25
+    estimates = group_relative_gae(now, group)
+    assert all((estimates[i] == 0).all() == (group[i] == 2) for i in range(len(group)))
+
+
+def test_no_outcome_leaks_into_its_own_baseline() -> None:
+    now, group = random_record(1)
+    before = cross_fitted_values(now, group)
+    now.reward[group == 3] = now.reward[group == 3][::-1] / 2
+    after = cross_fitted_values(now, group)
+    own = (group == 3)[now.episode]
+    np.testing.assert_array_equal(before[own], after[own])
+    assert np.abs(before[~own] - after[~own]).max() > 1e-3
+
+
+def test_values_are_those_of_a_ridge_regression_on_the_other_groups_and_the_history() -> None:
+    now, group = random_record(2)
+    past, _ = random_record(5)
+    features = np.concatenate([now.features, past.features]).astype(np.float64)
+    features = (features - features.mean(0)) / features.std(0)
+    decision = np.eye(3)[np.concatenate([now.decision, past.decision])]
+    task = np.eye(2)[np.concatenate([now.task[now.episode], past.task[past.episode]])]
+    design = np.concatenate([features, 5 * decision, 5 * task], 1)
+    target = np.concatenate([now.reward[now.episode], past.reward[past.episode]])
+    values = cross_fitted_values(now, group, [past], ridge=10.0)
+    for g in range(4):
+        mine = np.append((group == g)[now.episode], np.zeros(len(past.decision), bool))
+        mean = target[~mine].mean()
+        fit = Ridge(alpha=10.0, fit_intercept=False).fit(design[~mine], target[~mine] - mean)
+        expected = np.clip(mean + fit.predict(design[mine]), 0, 1)
+        np.testing.assert_allclose(values[mine[: len(values)]], expected, atol=1e-9)
+
+
+def test_history_is_bounded_and_survives_a_checkpoint() -> None:
+    history = ValueHistory(2)
+    records = [random_record(s)[0] for s in range(3)]
+    for r in records:
+        history.add(r)
+    assert len(history.batches) == 2 and history.batches[0] is records[1]
+    again = ValueHistory(2)
+    again.load_state_dict(history.state_dict())
+    for a, b in zip(again.batches, history.batches, strict=True):
+        for name in vars(b):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    state = history.state_dict()
+    del state["1.reward"]
+    with pytest.raises(SrpoError, match=r"lacks '1\.reward'"):
+        again.load_state_dict(state)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(SrpoError, match="do not fit"):
+        StateRecord.of([np.zeros((2, 3))], [1.0, 0.0], [0])
+    with pytest.raises(SrpoError, match="every episode with a decision"):
+        StateRecord.of([np.zeros((0, 3))], [1.0], [0])
+    with pytest.raises(SrpoError, match="not finite"):
+        StateRecord.of([np.full((2, 3), np.nan)], [1.0], [0])
+    now, group = random_record(0)
+    with pytest.raises(SrpoError, match="another size"):
+        cross_fitted_values(now, group, [blank([2, 2], [0.0, 1.0])])
