@@ -37,14 +37,14 @@ _QUICK = Preset(
     train=TrainConfig(
         suite="libero_object",
         tasks=(3,),
-        steps=35,
+        steps=16,
         temperature=0.4,
-        train_max_steps=160,
+        credit="decision",
+        train_max_steps=128,
         evaluation_states=100,
-        anneal=True,
         average=0.8,
         rollout=RolloutConfig(noise_correlation=0.7),
-        learner=LearnerConfig(learning_rate=3e-5, epochs=4, minibatch=256, target_kl=0.1),
+        learner=LearnerConfig(learning_rate=5e-5, epochs=4, minibatch=256, target_kl=0.1),
     ),
 )
 

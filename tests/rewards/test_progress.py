@@ -220,6 +220,12 @@ def test_progress_curve_by_hand() -> None:
     np.testing.assert_allclose(two, [1.0, 0.0, 0.0, 1.0])
 
 
+def test_progress_curve_on_a_common_scale() -> None:
+    # Squared distances to 0: 16, 4, 1; with 1 at a distance of 0 and 0 at 8, the first is beyond the scale.
+    curve = progress_curve(np.array([[4.0], [2.0], [1.0]]), np.array([0.001]), scale=(0.0, 8.0))
+    np.testing.assert_allclose(curve, [0.0, 0.5, 7 / 8], atol=2e-3)
+
+
 def test_progress_curve_of_a_success_ends_at_one() -> None:
     windows = np.cumsum(np.random.default_rng(0).standard_normal((10, 5)), axis=0) + 20
     curve = progress_curve(windows, windows[-1])

@@ -118,3 +118,15 @@ def test_duration_and_sparkline() -> None:
     assert [duration(s) for s in (0, 24.4, 725, 3723)] == ["0:00", "0:24", "12:05", "1:02:03"]
     assert sparkline([0.0, 0.5, 1.0, -1.0, 2.0]) == "▁▅█▁█"
     assert sparkline([0.0, 1.0], unicode=False) == "_#"
+
+
+def test_a_phase_ends_with_its_last_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What follows the last episode within the phase (the update of the policy) is not rolling out.
+    now = 0.0
+    monkeypatch.setattr("srpo.tracking.console.time.monotonic", lambda: now)
+    console, file = _plain()
+    with console.phase("roll out", 4, "episodes") as phase:
+        now = 8.0
+        phase.advance(4)
+        now = 20.0
+    assert "4/4 episodes in 0:08 (0.5/s)" in file.getvalue()

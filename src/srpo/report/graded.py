@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 from srpo.provenance import write_json
 from srpo.rewards import progress_curve, success_centres
@@ -26,7 +27,8 @@ def write_graded(
     """Progress over time of one success and of failures from the best to the worst graded.
 
     The task is the first one that has a success and filmed failures. Progress is `srpo.rewards.progress_curve` of
-    growing windows.
+    growing windows, all episodes on one scale: at 1 is the window nearest to a centre of the successes, at 0 the
+    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.)
 
     Args:
         run: run folder.
@@ -51,25 +53,31 @@ def write_graded(
         spread = np.unique(np.linspace(0, len(failed) - 1, min(failures, len(failed))).round().astype(int))
         shown = [*np.flatnonzero(mine & success & filmed)[:1], *failed[spread]]
         centres = success_centres(embeddings[mine & success], "dbscan")
+        windows = [_windows(episodes[i], world_model) for i in shown]
+        distance = cdist(np.concatenate(windows), centres, "sqeuclidean").min(1)
+        scale = (float(distance.min()), float(distance.max()))
         curves = []
         for number, i in enumerate(shown):
-            reference = embeddings[i] if success[i] else centres
-            curve = _curve(episodes[i], world_model, reference)
-            curve |= {"label": "success" if success[i] else "failure", "reward": float(reward[i])}
-            curve["thumbnails"] = _thumbnails(run, number, episodes[i])
-            curves.append(curve)
+            progress = progress_curve(windows[number], centres, scale)
+            curves.append(
+                {
+                    "label": "success" if success[i] else "failure",
+                    "reward": float(reward[i]),
+                    "progress": progress.round(4).tolist(),
+                    "steps": np.cumsum(episodes[i].executed)[: len(progress)].tolist(),
+                    "thumbnails": _thumbnails(run, number, episodes[i]),
+                }
+            )
         path = run / "graded.json"
         write_json(path, {"task": task, "curves": curves})
         return path
     return None
 
 
-def _curve(episode: Episode, world_model: WorldModel, reference: np.ndarray) -> dict:
+def _windows(episode: Episode, world_model: WorldModel) -> np.ndarray:
+    """(T, E) embeddings of the episode up to the end of each decision."""
     assert episode.frame_features is not None
-    length = len(episode.frame_features)
-    windows = world_model.embed([episode.frame_features[:t] for t in range(2, length + 1)])
-    steps = np.cumsum(episode.executed)[: len(windows)]
-    return {"progress": progress_curve(windows, reference).round(4).tolist(), "steps": [int(s) for s in steps]}
+    return world_model.embed([episode.frame_features[:t] for t in range(2, len(episode.frame_features) + 1)])
 
 
 def _thumbnails(run: Path, number: int, episode: Episode) -> list[str]:

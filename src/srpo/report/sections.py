@@ -231,7 +231,8 @@ def _graded_text(run: Run, values: dict[str, Any], curves: list[dict[str, Any]])
     task = run.instructions.get(values.get("task", ""), values.get("task", ""))
     rewards = [float(c["reward"]) for c in curves if c["label"] != "success"]
     text = f"Progress of {len(curves)} episodes" + (f" of “{task}”" if task else "")
-    text += ", by the distance of the episode so far to the successes in the world model's latent space."
+    text += ", by the distance of the episode so far to the successes in the world model's latent space"
+    text += " (1: the nearest any of them came, 0: the farthest)."
     if rewards:
         span = f"from {min(rewards):.2f} to {max(rewards):.2f}" if len(rewards) > 1 else f"{rewards[0]:.2f}"
         text += f" The failures were rewarded {span}, a success always 1."

@@ -149,7 +149,9 @@ def siirl_centres(points: np.ndarray) -> np.ndarray:
     return cluster_means(points, labels) if (labels >= 0).any() else points.mean(0, keepdims=True)
 
 
-def progress_curve(window_embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def progress_curve(
+    window_embeddings: np.ndarray, reference: np.ndarray, scale: tuple[float, float] | None = None
+) -> np.ndarray:
     """Progress R_t along one episode, from the embeddings of growing windows (paper, offline part).
 
     d_t = min over references of the squared L2 distance of window 0..t, R_t = (max d - d_t) / (max d - min
@@ -160,6 +162,8 @@ def progress_curve(window_embeddings: np.ndarray, reference: np.ndarray) -> np.n
     Args:
         window_embeddings: (T, D) float, embedding of the first t + 1 moments in row t.
         reference: (D,) or (C, D) float.
+        scale: squared distances that count as progress 1 and 0, for episodes that are to be compared with each other;
+            None: min and max of this episode, as in the paper.
 
     Returns:
         (T,) float64 in [0, 1].
@@ -177,10 +181,10 @@ def progress_curve(window_embeddings: np.ndarray, reference: np.ndarray) -> np.n
     if not len(windows):
         return np.zeros(0)
     distance = cdist(windows, centres, "sqeuclidean").min(1)
-    span = np.ptp(distance)
-    if span <= 1e-9 * distance.max():
+    near, far = scale or (float(distance.min()), float(distance.max()))
+    if far - near <= 1e-9 * far:
         return np.zeros(len(distance))
-    return (distance.max() - distance) / span
+    return np.clip((far - distance) / (far - near), 0.0, 1.0)
 
 
 def _reference_set(

@@ -32,6 +32,7 @@ class Phase:
     def __init__(self, name: str, total: int | None, unit: str, report: Callable[[Phase], None]) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, 0
         self.start = time.monotonic()
+        self._finished: float | None = None
         self._report = report
 
     def advance(self, count: int = 1) -> None:
@@ -41,12 +42,13 @@ class Phase:
     def update(self, done: int) -> None:
         """``done`` units are finished in all."""
         self.done = done
+        self._finished = time.monotonic() if done == self.total else None
         self._report(self)
 
     @property
     def seconds(self) -> float:
-        """Since the phase began."""
-        return time.monotonic() - self.start
+        """From the beginning of the phase to its last unit, or to now."""
+        return (self._finished or time.monotonic()) - self.start
 
     def count(self) -> str:
         """``32/64 episodes``, or ``32 episodes`` when the total is unknown."""
