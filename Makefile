@@ -28,7 +28,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/srpo doctor
 	test -f $(RUN)/sft/policy/model.safetensors || { \
-	$(BIN)/srpo collect $(PRESET) --seed $(SEED) --out $(RUN)/demos && \
+	$(BIN)/srpo collect $(PRESET) --out $(RUN)/demos && \
 	$(BIN)/srpo sft $(PRESET) --seed $(SEED) --demos $(RUN)/demos --run $(RUN)/sft --resume; }
 	$(BIN)/srpo train $(PRESET) --seed $(SEED) --policy $(RUN)/sft/policy --run $(RUN)/srpo --resume
 	@echo && echo "Open the report in a browser: $(RUN)/srpo/report.html"

@@ -2,8 +2,8 @@
 
     python benchmarks/demo.py --seeds 0 1 2 3 4 --out runs/demo_seeds
 
-Runs what `make demo` runs (demonstrations, cloning, SRPO), once per seed, and prints a markdown table with Wilson 95 %
-intervals. Finished seeds are kept: run it again to continue.
+Runs what `make demo` runs (cloning the same two demonstrations, SRPO), once per seed, and prints a markdown table with
+Wilson 95 % intervals. Finished seeds are kept: run it again to continue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def run_seed(preset: str, seed: int, folder: Path, extra: list[str]) -> dict:
     srpo = [sys.executable, "-m", "srpo.cli"]
     common = [preset, "--seed", str(seed)]
     stages = {
-        "collect": [*srpo, "collect", *common, "--out", str(folder / "demos")],
+        "collect": [*srpo, "collect", preset, "--out", str(folder / "demos")],
         "sft": [*srpo, "sft", *common, "--demos", str(folder / "demos"), "--run", str(folder / "sft"), "--resume"],
         "train": [*srpo, "train", *common, "--policy", str(folder / "sft/policy"), "--run", str(folder / "srpo"),
                   "--resume", *extra],
