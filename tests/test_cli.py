@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,10 +131,14 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert run(None) == 0
     assert run(SrpoError("The cup is full; empty it.")) == 2
     assert capsys.readouterr().err == "srpo: The cup is full; empty it.\n"
+    assert run(OSError(errno.ENOSPC, "No space left on device", "runs/a/metrics.csv")) == 2
+    assert re.search(r"^srpo: .*metrics\.csv.*free disk space", capsys.readouterr().err)
     assert run(KeyboardInterrupt()) == 130
     assert "--resume" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         run(ZeroDivisionError())
+    with pytest.raises(ConnectionResetError):
+        run(ConnectionResetError(errno.ECONNRESET, "reset"))
 
 
 def test_presets_lists_names_and_settings(capsys: pytest.CaptureFixture[str]) -> None:

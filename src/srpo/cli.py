@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from srpo.types import SrpoError
 
 _EXIT_MISTAKE, _EXIT_INTERRUPT = 2, 130
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options, changes)
     except SrpoError as error:
         print(f"srpo: {error}", file=sys.stderr)
+        return _EXIT_MISTAKE
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"srpo: {error}; free disk space or mend the permissions, then use --resume.", file=sys.stderr)
         return _EXIT_MISTAKE
     except KeyboardInterrupt:
         print("\nsrpo: interrupted; finished work is kept, continue with --resume.", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from srpo.policies.action_tokens import ActionScale
@@ -190,6 +191,15 @@ class TestDamagedFiles:
         values = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(values | {"width": 48}))
         assert "does not fit" in self.refusal(folder)
+
+    def test_disk_full(self, tmp_path: Path, tiny_policy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            tiny_policy(0).save_pretrained(tmp_path)
+        assert not (tmp_path / "model.safetensors").exists()
 
     def test_a_weight_is_missing(self, folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")

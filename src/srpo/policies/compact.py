@@ -12,6 +12,7 @@ Same interface and token semantics as OpenVLA-OFT's discrete variant (chunks of 
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -258,7 +259,12 @@ class CompactPolicy(nn.Module):
         return tokens.reshape(*actions.shape[:-2], self.chunk * self.action_dim)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` (trainable weights; the frozen backbone is not repeated)."""
+        """Write ``config.json`` and ``model.safetensors`` (trainable weights; the frozen backbone is not repeated).
+
+        Raises:
+            OSError: a file cannot be written, because the disk is full for instance.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         folder = Path(folder)
@@ -266,7 +272,10 @@ class CompactPolicy(nn.Module):
         config = {"model_type": "srpo-compact", **asdict(self.config)}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
         partial = folder / (WEIGHTS_NAME + ".partial")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial)
+        try:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial)
+        except SafetensorError as error:  # its own error for a full disk
+            raise OSError(errno.EIO, str(error), str(partial)) from error
         partial.rename(folder / WEIGHTS_NAME)
 
     @classmethod
