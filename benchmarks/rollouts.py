@@ -2,11 +2,12 @@
 
     python benchmarks/rollouts.py --policy runs/sft/policy --suite libero_spatial --task 0
 
-The lock-step loop: one stock ``OffScreenRenderEnv`` per worker process; every episode builds its model anew, renders both
-cameras at every control step (settling included) and runs to the suite's step limit, finished or not; after every chunk
-all environments wait for each other and for one batched forward of the policy. Ours: `srpo.rollout.collector.Collector`
-as ``srpo train`` uses it, same policy, same initial states, same pictures' size, same number of workers, greedy decoding,
-and the same step limit. Its workers and models are warm; building theirs is part of every episode of the other loop.
+The lock-step loop: one stock ``OffScreenRenderEnv`` per worker process; every episode builds its model anew, renders
+both cameras at every control step (settling included) and runs to the suite's step limit, finished or not; after every
+chunk all environments wait for each other and for one batched forward of the policy. Ours:
+`srpo.rollout.collector.Collector` as ``srpo train`` uses it, same policy, initial states, size of pictures, number of
+workers and step limit, greedy decoding in both. Its workers and models are warm; building theirs is part of every
+episode of the other loop.
 
 The episodes of the lock-step loop all last equally long, so a few tell the rate (``--baseline-episodes``).
 """

@@ -173,13 +173,19 @@ def test_reset_is_exact_whatever_ran_before(soup: LiberoEnv, kind: str) -> None:
     state = InitialState(kind, 4)
 
     def episode() -> list[np.ndarray]:
-        physics = [without_pictures(soup, state)]
+        without_pictures(soup, state)
+        physics = [everything()]
         for action in actions[:3]:
             soup.step(action)
-            physics.append(np.concatenate([soup.data.qpos, soup.data.qvel]))
+            physics.append(everything())
         return physics
 
+    def everything() -> np.ndarray:
+        data = soup.data
+        return np.concatenate([data.qpos, data.qvel, data.xpos.ravel(), data.qacc_warmstart, [data.time, data.ncon]])
+
     before = episode()
+    np.testing.assert_array_equal(episode(), before)  # the same state again is not settled anew, but copied
     without_pictures(soup, InitialState("sampled", 11))
     for action in actions[3:]:
         soup.step(np.append(action[:6], 1.0))
@@ -242,17 +248,20 @@ def test_what_counts_as_slid(soup: LiberoEnv) -> None:
 def test_placements_that_fail_are_drawn_again(soup: LiberoEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     state = InitialState("sampled", 5)
     start = without_pictures(soup, state)
+    monkeypatch.setattr(soup, "_settled", None)
     verdicts = iter([True, False])
     monkeypatch.setattr(soup._placement, "slid", lambda before: next(verdicts))
     assert not np.array_equal(without_pictures(soup, state), start)
     monkeypatch.setattr(libero, "_PLACEMENT_ATTEMPTS", 2)
     monkeypatch.setattr(soup._placement, "slid", lambda before: True)
+    monkeypatch.setattr(soup, "_settled", None)
     with pytest.raises(SrpoError, match="no valid placement for seed 5"):
         soup.reset(state)
 
 
 def test_published_states_are_restored(soup: LiberoEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soup, "_settle_steps", 0)
+    monkeypatch.setattr(soup, "_settled", None)
     published = libero.published_initial_states(soup.task)
     for index in (0, 49):
         np.testing.assert_array_equal(without_pictures(soup, InitialState("published", index)), published[index, 1:])
@@ -293,13 +302,13 @@ def test_stock_control_is_the_same(soup: LiberoEnv) -> None:
     compiled = soup._control
     try:
         for control in (compiled, libero._StockControl(soup.problem)):
-            soup._control = control
+            soup._control, soup._settled = control, None
             without_pictures(soup, InitialState("published", 1))
             for action in actions:
                 soup.step(action)
             ends.append(soup.data.qpos.copy())
     finally:
-        soup._control = compiled
+        soup._control, soup._settled = compiled, None
     np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
 
 

@@ -84,6 +84,7 @@ class LiberoEnv:
         self._control = _control(control, self.problem)
         self._renderer: Any = None
         self._ready = False
+        self._settled: tuple[InitialState, Any] | None = None
 
     @property
     def model(self) -> Any:
@@ -103,20 +104,23 @@ class LiberoEnv:
         stay where seed 0 put them, as in published evaluations; placements from which an object falls or that
         are solved already are drawn again. The controller begins as robosuite's does
         after ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument gives
-        the same ``qpos`` to the last bit, whatever ran before.
+        the same ``qpos`` to the last bit, whatever ran before. The same state again, as in the episodes of a group,
+        is copied, not settled anew.
 
         Raises:
             SrpoError: there is no such initial state, or no valid placement was found for this seed.
         """
         kind, index = initial_state.kind, initial_state.index
         self._ready = False
-        if kind == "published":
-            self._begin(lambda: self._restore(index), 0)
-            self._settle()
-        elif kind == "sampled":
-            self._sample(index)
-        else:
-            raise SrpoError(f'an initial state is "published" or "sampled", not {kind!r}.')
+        if not self._recall(initial_state):
+            if kind == "published":
+                self._begin(lambda: self._restore(index), 0)
+                self._settle()
+            elif kind == "sampled":
+                self._sample(index)
+            else:
+                raise SrpoError(f'an initial state is "published" or "sampled", not {kind!r}.')
+            self._remember(initial_state)
         self.success = False
         self._ready = True
         return self.observe()
@@ -170,6 +174,18 @@ class LiberoEnv:
             self._renderer.close()
             self._renderer = None
         self._ready = False
+
+    def _remember(self, initial_state: InitialState) -> None:
+        if not isinstance(self._control, _StockControl):
+            into = self._settled[1] if self._settled is not None else None
+            self._settled = (initial_state, self._control.snapshot(into))
+
+    def _recall(self, initial_state: InitialState) -> bool:
+        """Go back to the last settled state if it is the one wanted."""
+        if self._settled is None or self._settled[0] != initial_state:
+            return False
+        self._control.restore(self._settled[1])
+        return True
 
     def _begin(self, arrange: Callable[[], None], *seed: int) -> None:
         """Nominal pose, a new controller, the gripper at rest, all else zero; then objects where they belong."""

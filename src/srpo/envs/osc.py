@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,14 @@ _SPARSE = 1  # mjtJacobian.mjJAC_SPARSE
 # robosuite's repeated evaluations warm-start the constraint solver in the same state, which takes its last
 # solution beyond the model's tolerance of 1e-8. One pass stays near it with this one, at no measurable cost.
 _TOLERANCE = 1e-12
+
+
+class Snapshot(NamedTuple):
+    """A moment of an episode, see `CompiledControl.snapshot`."""
+
+    data: Any
+    measured: bool
+    state: list[np.ndarray]
 
 
 class CompiledControl:
@@ -86,6 +94,26 @@ class CompiledControl:
             state.goal_pos[:], state.goal_mat[:] = controller.goal_pos, controller.goal_ori
         else:
             state.goal_pos[:], state.goal_mat[:] = self._sim.site_pos, self._sim.site_mat.reshape(3, 3)
+
+    def snapshot(self, into: Any = None) -> Snapshot:
+        """The simulator's data, derived quantities included, and what the controller remembers, for `restore`.
+
+        Args:
+            into: an earlier snapshot whose memory is used again.
+        """
+        import mujoco
+
+        data = into.data if into is not None else mujoco.MjData(self._model)
+        self._kernel.copy_data(data, self._model, self._data)
+        return Snapshot(data, self._measured, [values.copy() for values in self._state])
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on, to the last bit, as after the `snapshot`."""
+        self._kernel.copy_data(self._data, self._model, snapshot.data)
+        self._measured = snapshot.measured
+        for values, saved in zip(self._state, snapshot.state, strict=True):
+            values[...] = saved
+        self._problem._post_process()
 
     def step(self, action: np.ndarray) -> None:
         """Carry out one control step (50 ms in LIBERO); the problem's ``sim.data`` is advanced in place.

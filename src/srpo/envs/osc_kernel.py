@@ -92,7 +92,7 @@ class Goal(NamedTuple):
     rotates: bool
 
 
-def _bind_mujoco() -> None:
+def _bind_mujoco() -> ctypes.CDLL:
     """Tell LLVM where ``mj_step1`` and ``mj_step2`` are: compiled code names them, and so can be cached."""
     folder = Path(mujoco.__file__).parent
     names = ("libmujoco.so", "libmujoco.3", "mujoco.dll")  # Linux, macOS, Windows
@@ -103,9 +103,19 @@ def _bind_mujoco() -> None:
     for name in ("mj_step1", "mj_step2"):
         address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         llvmlite.binding.add_symbol(name, address)
+    library.mj_copyData.argtypes = [ctypes.c_void_p] * 3
+    library.mj_copyData.restype = ctypes.c_void_p
+    return library
 
 
-_bind_mujoco()
+_library = _bind_mujoco()
+
+
+def copy_data(target: mujoco.MjData, model: mujoco.MjModel, source: mujoco.MjData) -> None:
+    """``mj_copyData``, which MuJoCo's Python package does not offer: everything, derived quantities included."""
+    _library.mj_copyData(target._address, model._address, source._address)
+
+
 _mj_step1 = types.ExternalFunction("mj_step1", types.void(types.intp, types.intp))
 _mj_step2 = types.ExternalFunction("mj_step2", types.void(types.intp, types.intp))
 
