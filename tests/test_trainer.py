@@ -237,6 +237,16 @@ def test_resuming_with_another_replay_or_average_starts_them_afresh(tmp_path: Pa
         again.step()
 
 
+def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) -> None:
+    class Closed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny_policy(0)
+
+    with pytest.raises(SrpoError, match="--credit episode"):
+        trainer(Closed(), tmp_path, credit="decision")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -102,7 +102,8 @@ class Trainer:
 
     Args:
         config: see `TrainConfig`.
-        policy: a torch module with ``logits``, ``save_pretrained`` and ``config``.
+        policy: a torch module with ``logits``, ``save_pretrained`` and ``config``; for credit by decision also
+            ``features(inputs) -> (B, F)``.
         tasks: what to practise.
         collector: rolls out.
         world_model: embeds episodes (not called when the reward is sparse).
@@ -121,6 +122,8 @@ class Trainer:
         self.config, self.policy = config, policy
         self.collector, self.world_model = collector, world_model
         self.run_folder = run
+        if config.credit == "decision" and not hasattr(policy, "features"):
+            raise SrpoError("Credit by decision reads the policy's features, and it shows none: set --credit episode.")
         if config.train_max_steps:
             tasks = [replace(t, max_steps=config.train_max_steps) for t in tasks]
         self.sampler = GroupSampler(

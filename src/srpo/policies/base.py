@@ -16,7 +16,10 @@ where the backbone is frozen, so that the learner never runs it again."""
 
 
 class Policy(Protocol):
-    """A policy with discrete action tokens, decoded in parallel: L = chunk * action_dim tokens of K bins a decision."""
+    """A policy with discrete action tokens, decoded in parallel: L = chunk * action_dim tokens of K bins a decision.
+
+    A policy that is to learn with credit by decision also has ``features(inputs) -> (B, F)``, what its head reads.
+    """
 
     chunk: int
     action_dim: int
