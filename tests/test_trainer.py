@@ -252,6 +252,8 @@ def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) ->
     [
         ({"reward": "dense"}, "srpo or sparse"),
         ({"credit": "token"}, "episode or decision"),
+        ({"value_history": -1}, "value-history 0 or more"),
+        ({"gae_lambda": 1.5}, "gae-lambda from 0 to 1"),
         ({"group_size": 1}, "at least 2"),
     ],
 )

@@ -176,7 +176,12 @@ class _Session:
 
     def evaluate(self, policy: Any, phase: str, videos: int) -> dict[str, Any]:
         requests = evaluation.evaluation_requests(
-            self.tasks, self.config.protocol, self.config.evaluation_states, videos=videos
+            self.tasks,
+            self.config.protocol,
+            self.config.evaluation_states,
+            self.config.temperature,
+            videos,
+            self.config.decoding,
         )
         with self.console.phase(f"evaluate ({phase})", len(requests), "episodes") as progress:
             episodes = evaluation.evaluate(self.collector, policy, requests, _counting(progress))
@@ -238,7 +243,7 @@ def evaluate(options: argparse.Namespace) -> int:
     indices = list(parse(options.tasks, tuple[int, ...], "tasks")) or None
     tasks = evaluation.shortened(libero.tasks(options.suite, indices), options.max_steps)
     requests = evaluation.evaluation_requests(
-        tasks, options.protocol, options.states, options.temperature, options.videos
+        tasks, options.protocol, options.states, options.temperature, options.videos, options.decoding
     )
     console = Console()
     rollout = RolloutConfig(quality=options.quality, world_model=None)

@@ -40,6 +40,7 @@ _QUICK = Preset(
         steps=24,
         temperature=0.4,
         credit="decision",
+        decoding="median",
         train_max_steps=128,
         evaluation_states=100,
         average=0.8,

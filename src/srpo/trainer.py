@@ -48,6 +48,7 @@ class TrainConfig:
         train_max_steps: step limit of the training episodes; None: the suite's. (Evaluations keep the suite's.)
         train_states: different training initial states a task; None: always new ones.
         evaluation_states: initial states per task of the evaluations before and after.
+        decoding: of the evaluations: ``"greedy"``, ``"median"`` or ``"sample"``, see `evaluation_requests`.
         evaluate_every: RL steps between evaluations on the way (0: none).
         videos: filmed evaluation episodes per task.
         anneal: let the learning rate fall linearly to zero over the run.
@@ -77,6 +78,7 @@ class TrainConfig:
     train_max_steps: int | None = None
     train_states: int | None = None
     evaluation_states: int = 50
+    decoding: str = "greedy"
     evaluate_every: int = 0
     videos: int = 4
     anneal: bool = False
@@ -91,6 +93,8 @@ class TrainConfig:
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
         if self.credit not in ("episode", "decision"):
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
+        if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
+            raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:

@@ -75,6 +75,7 @@ class EpisodeRequest:
         group: episodes with the same number share task and initial state (a GRPO group).
         seed: seeds the sampling of actions.
         temperature: of the action tokens; 0 is greedy decoding.
+        median: take the median of each token's distribution at ``temperature``, instead of sampling.
         keep_frames: keep the camera images of the decision points (for videos and image-based world models).
     """
 
@@ -83,6 +84,7 @@ class EpisodeRequest:
     group: int
     seed: int
     temperature: float = 1.0
+    median: bool = False
     keep_frames: bool = False
 
 

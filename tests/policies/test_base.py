@@ -84,3 +84,12 @@ def test_correlated_noise_keeps_each_token_distribution_and_ties_a_dimension() -
     # Tokens of different dimensions stay independent: agreement of one half.
     draws = np.stack([sample_tokens(np.zeros((2, 2)), 1.0, rng, groups=2, correlation=0.98)[0] for _ in range(2000)])
     assert abs((draws[:, 0] == draws[:, 1]).mean() - 0.5) < 0.05
+
+
+def test_median_by_hand() -> None:
+    # Probabilities (with the peak first) 0.4, 0.3, 0.3 pass one half in the second bin; 0.2, 0.2, 0.6 in the third.
+    logits = np.log([[0.4, 0.3, 0.3], [0.2, 0.2, 0.6], [0.6, 0.2, 0.2]])
+    tokens, _ = sample_tokens(logits, 1.0, np.random.default_rng(0), median=True)
+    np.testing.assert_array_equal(tokens, [1, 2, 0])
+    again, _ = sample_tokens(logits, 1.0, np.random.default_rng(1), median=True)
+    np.testing.assert_array_equal(tokens, again)

@@ -15,11 +15,18 @@ from srpo.provenance import provenance, write_json
 from srpo.report.video import write_mp4
 from srpo.rollout.collector import Collector, summary
 from srpo.sampler import evaluation_states
-from srpo.types import Episode, EpisodeRequest, Task
+from srpo.types import Episode, EpisodeRequest, SrpoError, Task
+
+DECODINGS = ("greedy", "median", "sample")
 
 
 def evaluation_requests(
-    tasks: Sequence[Task], protocol: str, states: int, temperature: float = 0.0, videos: int = 0
+    tasks: Sequence[Task],
+    protocol: str,
+    states: int,
+    temperature: float = 0.0,
+    videos: int = 0,
+    decoding: str | None = None,
 ) -> list[EpisodeRequest]:
     """One episode per task and evaluation state; the first ``videos`` of each task keep their frames.
 
@@ -27,11 +34,19 @@ def evaluation_requests(
         tasks: what to attempt.
         protocol: see `srpo.sampler.evaluation_states`.
         states: initial states per task.
-        temperature: 0: greedy decoding.
+        temperature: of the action tokens, where they are sampled.
         videos: episodes per task to film.
+        decoding: ``"greedy"`` (the most likely token), ``"median"`` (of each token's distribution, see `sample_tokens`)
+            or ``"sample"``; None: sample, or greedy at temperature 0.
     """
+    if decoding is not None and decoding not in DECODINGS:
+        raise SrpoError(f"No decoding named '{decoding}': choose {', '.join(DECODINGS)}.")
+    if decoding == "sample" and temperature <= 0:
+        raise SrpoError("Sampling needs a temperature: set --temperature above 0.")
+    median = decoding == "median"
+    temperature = {"greedy": 0.0, "median": 1.0}.get(decoding or "", temperature)
     return [
-        EpisodeRequest(task, state, group=-1, seed=i, temperature=temperature, keep_frames=i < videos)
+        EpisodeRequest(task, state, -1, i, temperature, median, keep_frames=i < videos)
         for task in tasks
         for i, state in enumerate(evaluation_states(protocol, states))
     ]
@@ -62,12 +77,18 @@ def result(episodes: Sequence[Episode], *, checkpoint: str, suite: str, protocol
         "checkpoint": checkpoint,
         "suite": suite,
         "protocol": protocol,
-        "decoding": "greedy" if all(e.request.temperature == 0 for e in episodes) else "sampled",
+        "decoding": _decoding([e.request for e in episodes]),
         "overall": _rate(everything),
         "tasks": {task: _rate(outcomes) for task, outcomes in by_task.items()},
         "episodes": [summary(e) for e in episodes],
         "provenance": provenance(),
     }
+
+
+def _decoding(requests: Sequence[EpisodeRequest]) -> str:
+    if all(r.temperature == 0 for r in requests):
+        return "greedy"
+    return "median" if all(r.median for r in requests) else f"sampled at temperature {requests[0].temperature:g}"
 
 
 def _rate(outcomes: Sequence[bool]) -> dict[str, Any]:

@@ -58,7 +58,12 @@ def token_log_probs(
 
 
 def sample_tokens(
-    logits: np.ndarray, temperature: float, rng: np.random.Generator, groups: int = 0, correlation: float = 0.0
+    logits: np.ndarray,
+    temperature: float,
+    rng: np.random.Generator,
+    groups: int = 0,
+    correlation: float = 0.0,
+    median: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one token a row from (L, K) logits; temperature 0 takes the most likely one.
 
@@ -71,6 +76,9 @@ def sample_tokens(
             has exactly its own distribution, but a chunk errs to one side as a whole, instead of trembling; what is
             tried out is then an offset that can decide an episode (correlated action noise for policy gradients:
             Hollenstein et al., arXiv 2312.11091).
+        median: no randomness: the token in which the cumulative probability passes one half. Bins are ordered, and RL
+            moves the mass of a distribution; its peak may stay behind (a narrow second mode keeps it), its median
+            does not.
 
     Returns:
         tokens (L,) int16 and their log-probability (L,) float32 under the sampling distribution (0 when greedy).
@@ -81,7 +89,8 @@ def sample_tokens(
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(-1, keepdims=True)
     cumulative = np.exp(scaled).cumsum(-1)
-    draw = _uniforms(len(logits), rng, groups, correlation)[:, None] * cumulative[:, -1:]
+    uniform = np.full(len(logits), 0.5) if median else _uniforms(len(logits), rng, groups, correlation)
+    draw = uniform[:, None] * cumulative[:, -1:]
     tokens = np.minimum((cumulative < draw).sum(-1), logits.shape[-1] - 1)
     log_z = np.log(cumulative[:, -1])
     return tokens.astype(np.int16), (scaled[np.arange(len(tokens)), tokens] - log_z).astype(np.float32)

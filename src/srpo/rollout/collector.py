@@ -70,6 +70,7 @@ def summary(episode: Episode) -> dict:
         "initial_state": asdict(request.initial_state),
         "seed": request.seed,
         "temperature": request.temperature,
+        "median": request.median,
         "success": bool(episode.success),
         "n_steps": int(episode.n_steps),
         "seconds": round(episode.seconds, 3),

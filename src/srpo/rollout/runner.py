@@ -108,7 +108,12 @@ class PolicyRunner:
             batch = {k: torch.from_numpy(v[None]) for k, v in inputs.items()}
             logits = self.policy.logits(batch)[0].numpy()
             tokens, log_probs = sample_tokens(
-                logits, request.temperature, rng, self.policy.action_dim, self.config.noise_correlation
+                logits,
+                request.temperature,
+                rng,
+                self.policy.action_dim,
+                self.config.noise_correlation,
+                request.median,
             )
             executed = 0
             for action in self.policy.actions(tokens)[: limit - steps]:
