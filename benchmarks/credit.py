@@ -3,9 +3,10 @@
     python benchmarks/credit.py --policy runs/demo/sft/policy --groups 64
 
 Rolls out groups with a cloned policy (training states of a seed that no preset uses) and computes the policy gradient
-of each group. The share of signal is |E g|^2 / E |g|^2, where the first is estimated without bias from the products of
-different groups' gradients (one minus it, over it, is the gradient noise scale of McCandlish et al., arXiv 1812.06162,
-in groups); the standard error is a jackknife's over groups. Prints a markdown table.
+of each group. The share of signal is |E g|^2 / E |g|^2, where the first is estimated from the products of different
+groups' gradients (one minus it, over it, is the gradient noise scale of McCandlish et al., arXiv 1812.06162, in groups;
+groups are taken as independent, though values and grades couple them a little); the standard error is a jackknife's of
+the numerator. Failures are graded against the successes of all groups. Prints a markdown table.
 """
 
 from __future__ import annotations

@@ -67,14 +67,14 @@ def stock_worker(pipe: Connection, suite: str, task_index: int, size: int) -> No
             seen, _, done, _ = env.step(action)
             success = success or bool(done)
         images = {c: seen[f"{n}_image"][::-1] for c, n in (("agentview", "agentview"), ("wrist", "robot0_eye_in_hand"))}
-        state = np.concatenate(
-            [seen["robot0_eef_pos"], axis_angle(seen["robot0_eef_quat"]), seen["robot0_gripper_qpos"]]
-        )
+        x, y, z, w = seen["robot0_eef_quat"]
+        rotation = axis_angle(np.array([w, x, y, z]))
+        state = np.concatenate([seen["robot0_eef_pos"], rotation, seen["robot0_gripper_qpos"]])
         pipe.send((images, state.astype(np.float32), success))
 
 
 def lock_step(policy: CompactPolicy, task: Any, episodes: int, workers: int) -> tuple[float, int]:
-    """Seconds and successes of ``episodes`` episodes, in waves of one per worker."""
+    """Seconds and successes of ``episodes`` episodes (a multiple of ``workers``), in waves of one per worker."""
     context = get_context("spawn")
     pipes, processes = [], []
     for _ in range(workers):
@@ -93,7 +93,7 @@ def lock_step(policy: CompactPolicy, task: Any, episodes: int, workers: int) -> 
             pipe.send(("reset", (max(wave, 0) * workers + i) % 50))
         won = np.zeros(workers, bool)
         limit = task.max_steps if wave >= 0 else policy.chunk
-        for _ in range(-(-limit // policy.chunk)):
+        for taken in range(0, limit, policy.chunk):
             answers = [pipe.recv() for pipe in pipes]
             won |= [a[2] for a in answers]
             rows = [policy.prepare(Observation(a[0], a[1], task.instruction)) for a in answers]
@@ -101,7 +101,7 @@ def lock_step(policy: CompactPolicy, task: Any, episodes: int, workers: int) -> 
             with torch.inference_mode():
                 tokens = policy.logits(batch).argmax(-1).numpy()
             for pipe, actions in zip(pipes, policy.actions(tokens), strict=True):
-                pipe.send(("chunk", actions))
+                pipe.send(("chunk", actions[: limit - taken]))
         won |= [pipe.recv()[2] for pipe in pipes]
         successes += int(won.sum())
     seconds = time.perf_counter() - start
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--baseline-episodes", type=int, default=4)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
+    options.baseline_episodes = -(-options.baseline_episodes // options.workers) * options.workers
     policy = CompactPolicy.from_pretrained(options.policy).eval()
     task = libero_suites.tasks(options.suite, [options.task])[0]
     rates = []

@@ -14,11 +14,14 @@ import pytest
 
 pytest.importorskip("libero")
 pytestmark = pytest.mark.timeout(600)
+# The real simulator, with a goal that is reached by chance: an update needs a success.
+EASY = ("--rollout.env", "easy_libero:EasyLibero")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
 
 
 def srpo(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "srpo.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=ENVIRONMENT)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 
@@ -34,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
-    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", folder / "run", "--workers", "1")
+    srpo("train", "debug", *EASY, "--policy", folder / "sft/policy", "--run", folder / "run", "--workers", "1")
     return folder / "run"
 
 
@@ -52,23 +55,30 @@ def test_train_writes_the_run_folder(trained: Path) -> None:
     for phase in ("before", "after"):
         result = json.loads((trained / f"eval_{phase}.json").read_text())
         assert len(result["episodes"]) == 2 and result["overall"]["episodes"] == 2
-        # 24 steps are too few for the task: what is certain is the limit.
-        assert all(e["n_steps"] == 24 and not e["success"] for e in result["episodes"])
+        assert all(12 <= e["n_steps"] <= 24 and e["success"] == (e["n_steps"] < 24) for e in result["episodes"])
     html = (trained / "report.html").read_text()
     assert "alphabet soup" in html and "data:video/mp4;base64," in html
     assert not list(trained.rglob("*.pkl")) and not list(trained.rglob("*.pt"))
 
 
+def test_training_changes_the_weights(folder: Path, trained: Path) -> None:
+    weights = "policy/model.safetensors"
+    assert (folder / "sft" / weights).read_bytes() != (trained / weights).read_bytes()
+    rows = [row.split(",") for row in (trained / "metrics.csv").read_text().splitlines()]
+    assert sum(float(row[rows[0].index("groups_informative")]) for row in rows[1:]) > 0
+
+
 def test_the_number_of_workers_changes_nothing(folder: Path, trained: Path) -> None:
-    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", folder / "two", "--workers", "2")
+    srpo("train", "debug", *EASY, "--policy", folder / "sft/policy", "--run", folder / "two", "--workers", "2")
     weights = "policy/model.safetensors"
     assert (folder / "two" / weights).read_bytes() == (trained / weights).read_bytes()
 
 
 def test_a_killed_run_resumes_to_the_same_weights(folder: Path, trained: Path) -> None:
     run = folder / "killed"
-    command = [sys.executable, "-m", "srpo.cli", "train", "debug", "--policy", str(folder / "sft/policy")]
-    process = subprocess.Popen([*command, "--run", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "srpo.cli", "train", "debug", *EASY, "--policy", str(folder / "sft/policy")]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, "--run", str(run)], env=ENVIRONMENT, **quiet)
     deadline = time.monotonic() + 200
     while not (run / "checkpoints/step_000001").is_dir() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -76,7 +86,7 @@ def test_a_killed_run_resumes_to_the_same_weights(folder: Path, trained: Path) -
     process.wait()
     assert (run / "checkpoints/step_000001").is_dir() and not (run / "policy").exists()
     srpo("train", "debug", "--policy", folder / "sft/policy", "--run", run, expect=2)  # not without --resume
-    srpo("train", "debug", "--policy", folder / "sft/policy", "--run", run, "--resume")
+    srpo("train", "debug", *EASY, "--policy", folder / "sft/policy", "--run", run, "--resume")
     weights = "policy/model.safetensors"
     assert (run / weights).read_bytes() == (trained / weights).read_bytes()
     assert len((run / "metrics.csv").read_text().splitlines()) == 3

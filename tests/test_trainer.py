@@ -50,9 +50,14 @@ class FakeCollector:
             "state": np.zeros((2, 8), np.float32),
         }
         rng = np.random.default_rng(request.seed)
-        with torch.no_grad():
-            logits = policy.logits({k: torch.from_numpy(v) for k, v in inputs.items()}).numpy()
-        tokens, log_probs = zip(*(sample_tokens(row, request.temperature, rng) for row in logits), strict=True)
+        tokens, log_probs = [], []
+        for t in range(2):
+            with torch.no_grad():
+                logits = policy.logits({k: torch.from_numpy(v[t : t + 1]) for k, v in inputs.items()})[0].numpy()
+            drawn = sample_tokens(logits, request.temperature, rng)
+            tokens.append(drawn[0])
+            log_probs.append(drawn[1])
+            inputs["state"][1:, 0] = drawn[0][0] / 128 - 1  # the second decision sees what the first one did
         where = float(tokens[-1][0]) / 128 - 1
         return Episode(
             request=request,
@@ -219,6 +224,11 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Ma
     assert all(torch.equal(v, ours[k]) for k, v in theirs.items())
     ours, theirs = second.final_weights(), whole.final_weights()
     assert ours.keys() == theirs.keys() and all(torch.equal(v, ours[k]) for k, v in theirs.items())
+    if changes.get("credit") == "decision":
+        assert second.value_history is not None and whole.value_history is not None
+        kept, expected_values = second.value_history.state_dict(), whole.value_history.state_dict()
+        assert len(expected_values) == 4 * 5
+        assert all(np.array_equal(v, kept[k]) for k, v in expected_values.items())
 
 
 def test_resuming_with_another_replay_or_average_starts_them_afresh(tmp_path: Path, tiny_policy: Make) -> None:

@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        print(f"srpo: {error}; free disk space or mend the permissions, then use --resume.", file=sys.stderr)
+        remedy = "free disk space or mend the permissions, then run it again (sft and train with --resume)."
+        print(f"srpo: {error}; {remedy}", file=sys.stderr)
         return _EXIT_MISTAKE
     except KeyboardInterrupt:
         print("\nsrpo: interrupted; finished work is kept, continue with --resume.", file=sys.stderr)

@@ -145,15 +145,15 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
             "workers": config.workers or default_workers(),
         },
     )
-    torch.set_num_threads(config.workers or default_workers())
+    torch.set_num_threads(default_workers())  # whatever the number of workers: the order of sums depends on it
     rollout = replace(config.rollout, world_model=config.rollout.world_model if config.reward == "srpo" else None)
     with Collector(policy, rollout, config.workers) as collector:
         trainer = Trainer(config, policy, tasks, collector, create(config.rollout.world_model or "image"), run)
-        if options.resume and trainer.resume():
-            console.message(f"resumed after step {trainer.done}")
         session = _Session(config, tasks, collector, run, console, str(options.policy))
         if not (run / "eval_before.json").is_file():
             session.evaluate(policy, "before", config.videos)
+        if options.resume and trainer.resume():
+            console.message(f"resumed after step {trainer.done}")
         session.practise(trainer)
         final = copy.deepcopy(policy)
         final.load_state_dict(trainer.final_weights())

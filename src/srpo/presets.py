@@ -70,6 +70,7 @@ PRESETS: dict[str, Preset] = {
         train=TrainConfig(
             suite="libero_object",
             tasks=(0,),
+            credit="decision",
             steps=2,
             groups=2,
             group_size=2,

@@ -34,7 +34,7 @@ class TrainConfig:
         groups: groups per step (same task and initial state).
         group_size: episodes per group (M in the paper: 8).
         temperature: sampling temperature of the rollouts.
-        reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; then it is GRPO).
+        reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
         clustering: ``"dbscan"``, ``"nearest"`` or ``"mean"``.
@@ -242,7 +242,7 @@ class Trainer:
         return self.average if self.average is not None else self.policy.state_dict()
 
     def save(self) -> Path:
-        """Checkpoint: weights, optimiser, replay, average, step. (Sampler and minibatch order follow from the step.)"""
+        """Checkpoint: weights, optimiser, replay, values, average, step. (All random draws follow from the step.)"""
         tensors: dict[str, torch.Tensor] = {}
         state: dict[str, Any] = {}
         if self.replay is not None:

@@ -89,8 +89,9 @@ def test_groups_that_teach_nothing_get_exactly_zero() -> None:
 
 def test_no_outcome_leaks_into_its_own_baseline() -> None:
     now, group = random_record(1)
+    now.reward[:] = 0.2 + 0.6 * now.reward
     before = cross_fitted_values(now, group)
-    now.reward[group == 3] = now.reward[group == 3][::-1] / 2
+    now.reward[group == 3] = [0.0, 1.0, 0.9, 0.1]  # the extremes of the batch
     after = cross_fitted_values(now, group)
     own = (group == 3)[now.episode]
     np.testing.assert_array_equal(before[own], after[own])

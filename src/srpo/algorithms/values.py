@@ -4,8 +4,8 @@ GRPO, and SRPO with it, gives every decision of an episode the advantage of the 
 are made after the outcome is settled (the grasp has missed; the object is in the hand), and their share of the gradient
 is noise. A value of the state, read off linearly from the features of the policy itself, knows when that is so.
 
-Ours, not the paper's; `group_relative_gae` at ``gae_lambda=1`` with a value that is the group's mean everywhere is
-`group_advantages` exactly.
+Ours, not the paper's; for episodes of equal length, `group_relative_gae` at ``gae_lambda=1`` with a value that is the
+group's mean everywhere is `group_advantages` exactly.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def cross_fitted_values(
         ridge: penalty on the coefficients of the standardised features.
 
     Returns:
-        (T,) float64, within the range of the rewards seen.
+        (T,) float64, within the range of the rewards that the fit has seen. With no other group and no history there
+        is nothing to fit to, and the value is the mean reward.
     """
     records = [now, *history]
     if len({r.features.shape[1] for r in records}) > 1:
@@ -144,8 +145,9 @@ def cross_fitted_values(
         mine = np.flatnonzero(fold == f)
         mean = target_sum / count
         coefficients = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross - mean * sums)
-        values[mine] = mean + design[mine] @ coefficients
-    return np.clip(values, target.min(), target.max())
+        seen = target[fold != f]
+        values[mine] = np.clip(mean + design[mine] @ coefficients, seen.min(), seen.max())
+    return values
 
 
 def _design(records: Sequence[StateRecord]) -> np.ndarray:

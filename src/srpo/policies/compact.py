@@ -275,6 +275,7 @@ class CompactPolicy(nn.Module):
         try:
             save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial)
         except SafetensorError as error:  # its own error for a full disk
+            partial.unlink(missing_ok=True)
             raise OSError(errno.EIO, str(error), str(partial)) from error
         partial.rename(folder / WEIGHTS_NAME)
 
