@@ -11,18 +11,23 @@ PRESET ?= libero-quick
 export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test lint clean
+.PHONY: setup setup-dev demo test lint clean
 .NOTPARALLEL:
 
 setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "srpo needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@# A machine without a GPU gets torch's CPU build where one is on offer (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[libero,compact,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[libero,compact]'
 	@sh scripts/install_gl.sh $(BIN)/python
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[libero,compact,vla,dev]'
 	@touch $@
 
 demo: setup
@@ -33,10 +38,10 @@ demo: setup
 	$(BIN)/srpo train $(PRESET) --seed $(SEED) --policy $(RUN)/sft/policy --run $(RUN)/srpo --resume
 	@echo && echo "Open the report in a browser: $(RUN)/srpo/report.html"
 
-test: setup
+test: setup-dev
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
