@@ -47,6 +47,16 @@ def test_nested_names_and_dashes() -> None:
     assert changed.inner == Inner(1e-4, 2.0) and start == Outer()
 
 
+def test_the_first_part_may_be_left_out_where_no_other_part_has_the_name() -> None:
+    @dataclass(frozen=True)
+    class Twice(Outer):
+        other: Inner = field(default_factory=Inner)
+
+    assert override(Outer(), {"learning-rate": "1e-4"}).inner.learning_rate == 1e-4
+    with pytest.raises(SrpoError, match="no option '--learning-rate'"):
+        override(Twice(), {"learning-rate": "1e-4"})
+
+
 def test_empty_tuple_and_number_instead_of_none() -> None:
     changed = override(Outer(tasks=(1,)), {"tasks": "", "limit": "0"})
     assert changed.tasks == () and changed.limit == 0
@@ -57,7 +67,6 @@ def test_empty_tuple_and_number_instead_of_none() -> None:
     [
         ("stesp", "--steps"),
         ("inner.lerning-rate", "--inner.learning-rate"),
-        ("learning-rate", "--inner.learning-rate"),
         ("iner.clip", "--inner.clip"),
         ("steps.more", "--steps"),
         ("inner.clip.low", "--inner.clip"),

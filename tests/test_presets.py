@@ -17,7 +17,7 @@ def test_parts_of_a_preset_fit_together(name: str) -> None:
     assert set(chosen.sft.policy.cameras) <= set(chosen.collect.cameras)
     assert chosen.sft.policy.image_size == chosen.collect.image_size
     assert chosen.collect.env == chosen.train.rollout.env
-    assert chosen.collect.quality == chosen.train.rollout.quality
+    assert chosen.collect.render == chosen.train.rollout.render
     assert chosen.train.groups * chosen.train.group_size > 1 and chosen.train.temperature > 0
     # The world model reads the third-person camera.
     assert "agentview" in chosen.sft.policy.cameras

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--protocol", default="held-out", help="held-out or paper")
     evaluate.add_argument("--temperature", type=float, default=0.0, help="of the tokens; 0: greedy decoding")
     evaluate.add_argument("--decoding", default=None, help="greedy, median or sample; default: by temperature")
-    evaluate.add_argument("--quality", default="fast", help="rendering: fast or full")
+    evaluate.add_argument("--render", default="auto", help="pictures: fast, full, or auto: full where a GPU draws")
     evaluate.add_argument("--max-steps", type=int, default=None, help="step limit; default: the suite's")
     evaluate.add_argument("--videos", type=int, default=0, help="filmed episodes per task")
     evaluate.add_argument("--workers", type=int, default=None)

@@ -25,7 +25,7 @@ class CollectConfig:
         demos: successful demonstrations per task.
         cameras: what is recorded.
         image_size: side of the images, pixels.
-        quality: rendering quality, ``"fast"`` or ``"full"``.
+        render: picture quality, as in `RolloutConfig`.
         noise: standard deviation of the noise added to the executed actions in free space (the recorded action stays
             the expert's), which widens the states that are demonstrated.
         seed: of the noise and of the first initial state.
@@ -36,7 +36,7 @@ class CollectConfig:
     demos: int = 10
     cameras: tuple[str, ...] = ("agentview", "wrist")
     image_size: int = 128
-    quality: str = "fast"
+    render: str = "auto"
     noise: float = 0.0
     seed: int = 0
     env: str = "srpo.envs.libero:LiberoEnv"
@@ -60,7 +60,7 @@ class ExpertRunner:
         self.expert_for = plugins.load(config.expert)
         self.envs = EnvironmentCache(
             lambda task: env_class(
-                task, cameras=config.cameras, image_size=config.image_size, quality=config.quality
+                task, cameras=config.cameras, image_size=config.image_size, quality=config.render
             ),
             capacity=4,
         )

@@ -246,7 +246,7 @@ def evaluate(options: argparse.Namespace) -> int:
         tasks, options.protocol, options.states, options.temperature, options.videos, options.decoding
     )
     console = Console()
-    rollout = RolloutConfig(quality=options.quality, world_model=None)
+    rollout = RolloutConfig(render=options.render, world_model=None)
     with (
         Collector(policy, rollout, options.workers) as collector,
         console.phase("evaluate", len(requests), "episodes") as progress,

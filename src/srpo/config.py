@@ -19,7 +19,8 @@ def override(config: T, changes: dict[str, str]) -> T:
 
     Args:
         config: a frozen dataclass, possibly nested.
-        changes: dotted field name ("learner.learning_rate"; dashes count as underscores) -> value as text.
+        changes: dotted field name ("learner.learning_rate"; dashes count as underscores) -> value as text. A name
+            without its first part will do where it belongs to one part only ("learning_rate").
 
     Raises:
         SrpoError: a name that does not exist (the nearest one is named) or a value of the wrong type.
@@ -27,7 +28,11 @@ def override(config: T, changes: dict[str, str]) -> T:
     for name, value in changes.items():
         path = name.replace("-", "_").split(".")
         if not _exists(config, path):
-            _unknown(name, list(field_names(config)))
+            known = list(field_names(config))
+            full = [k for k in known if k.split(".")[1:] == path]
+            if len(full) != 1:
+                _unknown(name, known)
+            path = full[0].split(".")
         config = _set(config, path, value, name)
     return config
 

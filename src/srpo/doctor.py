@@ -203,7 +203,7 @@ def check_memory(available: int, cores: int) -> Check:
         return Check("Memory", "fail", detail, "close other programs: at least 2 GiB are needed")
     workers = int((available / _GIB - 1.5) / 0.75)
     if workers < cores:
-        return Check("Memory", "warn", detail, f"use at most {max(workers, 1)} rollout workers, quality fast")
+        return Check("Memory", "warn", detail, f"use at most {max(workers, 1)} rollout workers, --render fast")
     return Check("Memory", "ok", detail)
 
 

@@ -33,11 +33,11 @@ class Preset:
 _QUICK = Preset(
     "one LIBERO-Object task on two CPU cores, in minutes",
     collect=CollectConfig(demos=2),
-    sft=SftConfig(steps=325, validation=0.0, augmentations=2),
+    sft=SftConfig(steps=250, validation=0.0, augmentations=2),
     train=TrainConfig(
         suite="libero_object",
         tasks=(3,),
-        steps=24,
+        steps=16,
         temperature=0.4,
         credit="decision",
         decoding="median",

@@ -465,7 +465,7 @@ def test_bad_initial_states(soup: LiberoEnv, state: InitialState, message: str) 
     ("arguments", "message"),
     [
         ({"cameras": ("frontview",)}, "agentview, wrist"),
-        ({"quality": "best"}, "full, fast"),
+        ({"quality": "best"}, "full, fast or auto"),
         ({"control": "pid"}, "compiled, stock"),
         ({"image_size": 0}, "at least 1"),
     ],

@@ -19,8 +19,8 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("LP_NUM_THREADS", "1")
 mujoco = pytest.importorskip("mujoco")
 
-from srpo.envs import model_cache  # noqa: E402
-from srpo.envs.rendering import SceneRenderer  # noqa: E402
+from srpo.envs import model_cache, rendering  # noqa: E402
+from srpo.envs.rendering import Quality, SceneRenderer  # noqa: E402
 from srpo.types import InitialState, SrpoError  # noqa: E402
 
 _TINY = """
@@ -112,6 +112,61 @@ def test_changed_colours_are_seen_and_the_physics_model_is_not_touched(tiny):
     assert _coloured(image, 1).sum() > 10 and not _coloured(image, 0).any()
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("full", Quality(False, True, True, True)),
+        ("fast", Quality(True, False, False, False)),
+        ("fast+reflections", Quality(True, False, True, False)),
+        ("full-shadows-multisampling", Quality(False, False, True, False)),
+        ("full-shadows+shadows", Quality(False, True, True, True)),
+    ],
+)
+def test_quality_as_text(text, expected):
+    assert Quality.parse(text) == expected
+
+
+@pytest.mark.parametrize(("gpus", "meant"), [(0, "fast"), (2, "full")])
+def test_automatic_quality_is_full_only_where_a_gpu_draws(monkeypatch, gpus, meant):
+    monkeypatch.setattr(rendering, "hardware_devices", lambda: gpus)
+    assert Quality.parse("auto") == Quality.parse(meant)
+    assert Quality.parse("auto-shadows") == Quality.parse(meant + "-shadows")
+
+
+@pytest.mark.parametrize("text", ["", "medium", "fast+", "fast shadows", "full-fog", "fast+Reflections"])
+def test_unknown_quality_names_the_choices(text):
+    with pytest.raises(SrpoError, match=r"full, fast or auto.*multisampling, reflections, shadows"):
+        Quality.parse(text)
+
+
+_SHINY = """
+<mujoco>
+  <asset><material name="mirror" reflectance="0.8" rgba=".5 .5 .5 1"/></asset>
+  <worldbody>
+    <light pos="1 0 3" dir="-.3 0 -1" directional="true"/>
+    <camera name="aside" pos="2 0 1" xyaxes="0 1 0 -.45 0 .9"/>
+    <geom name="floor" type="plane" group="1" size="3 3 .1" material="mirror"/>
+    <geom name="look" type="box" size=".2 .2 .2" pos="0 0 .5" euler="0 0 20" group="1" rgba="1 0 0 1"/>
+  </worldbody>
+</mujoco>
+"""
+
+
+def test_each_effect_is_seen_and_can_be_left_out():
+    scene = _problem(mujoco.MjModel.from_xml_string(_SHINY), _SHINY)
+    data, pictures = _data(scene), {}
+    for quality in ("full", "full-shadows", "full-reflections", "full-multisampling"):
+        renderer = SceneRenderer(scene, quality=quality)
+        pictures[quality] = renderer.render(data, "aside", 96, 96).astype(int)
+        renderer.close()
+    full = pictures["full"]
+    assert pictures["full-shadows"].mean() > full.mean() + 0.1
+    red = {name: _coloured(image, 0).sum() for name, image in pictures.items()}
+    assert red["full-reflections"] < 0.8 * red["full"]  # the box's mirror image is gone
+    jagged = pictures["full-multisampling"]
+    assert len(np.unique(jagged.reshape(-1, 3), axis=0)) < len(np.unique(full.reshape(-1, 3), axis=0))
+
+
 def test_sizes_change_freely_and_the_picture_does_not_depend_on_their_order(tiny):
     data = _data(tiny)
     renderer = SceneRenderer(tiny, quality="fast")
@@ -143,7 +198,7 @@ def test_errors_are_sentences_and_closing_twice_is_harmless(tiny):
     renderer.close()
     with pytest.raises(SrpoError, match="closed"):
         renderer.render(data, "above", 8, 8)
-    with pytest.raises(SrpoError, match='"full" or "fast"'):
+    with pytest.raises(SrpoError, match="full, fast or auto"):
         SceneRenderer(tiny, quality="medium")
 
 

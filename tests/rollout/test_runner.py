@@ -22,7 +22,7 @@ class FakeEnv:
     """A point on a line: it starts at initial_state.index, moves by the first action, and is done beyond task.index."""
 
     def __init__(self, task: Task, cameras: tuple[str, ...], image_size: int, quality: str) -> None:
-        assert quality == "fast"
+        assert quality in ("auto", "fast")
         self.task, self.cameras, self.size = task, cameras, image_size
         self.closed = False
 

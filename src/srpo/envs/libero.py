@@ -24,6 +24,7 @@ from srpo.envs.libero_suites import (
     published_initial_states,
     tasks,
 )
+from srpo.envs.rendering import Quality, SceneRenderer
 from srpo.types import InitialState, Observation, SrpoError, Task
 
 __all__ = ["CAMERAS", "STEP_LIMITS", "SUITES", "LiberoEnv", "published_initial_states", "tasks"]
@@ -43,8 +44,9 @@ class LiberoEnv:
         task: from :func:`tasks`.
         cameras: among ``"agentview"`` (third person) and ``"wrist"``; may be empty.
         image_size: height and width of the images in pixels.
-        quality: ``"full"`` (LIBERO's meshes and textures) or ``"fast"`` (simplified ones: a tenth of the time
-            and half of the memory, same physics; see :mod:`srpo.envs.model_cache`).
+        quality: ``"full"`` (LIBERO's pictures), ``"fast"`` (simplified meshes and textures: a tenth of the time
+            and half of the memory, same physics; see :mod:`srpo.envs.model_cache`), ``"auto"`` or one with effects
+            switched on or off; see `srpo.envs.rendering.Quality.parse`.
         control: ``"compiled"`` (:mod:`srpo.envs.osc`) or ``"stock"`` (robosuite's Python controller).
         settle_steps: control steps at rest, gripper opening, after each reset; published evaluations use 10.
 
@@ -68,7 +70,7 @@ class LiberoEnv:
         settle_steps: int = 10,
     ) -> None:
         _check_choice("camera", cameras, CAMERAS)
-        _check_choice("quality", [quality], ("full", "fast"))
+        simplified = Quality.parse(quality).simplified
         _check_choice("control", [control], ("compiled", "stock"))
         if image_size < 1 or settle_steps < 0:
             raise SrpoError("image_size must be at least 1 and settle_steps at least 0.")
@@ -79,7 +81,7 @@ class LiberoEnv:
         self._quality = quality
         self._settle_steps = settle_steps
         self._published = published_initial_states(task)
-        self.problem = _build_problem(task, quality)
+        self.problem = _build_problem(task, simplified)
         self._placement = Placement(self.problem)
         self._control = _control(control, self.problem)
         self._renderer: Any = None
@@ -163,8 +165,6 @@ class LiberoEnv:
         """
         _check_choice("camera", [camera], CAMERAS)
         if self._renderer is None:
-            from srpo.envs.rendering import SceneRenderer
-
             self._renderer = SceneRenderer(self.problem, quality=self._quality)
         return self._renderer.render(self.data, CAMERAS[camera], size, size)
 
@@ -295,7 +295,7 @@ def _control(kind: str, problem: Any) -> Any:
     return CompiledControl(problem)
 
 
-def _build_problem(task: Task, quality: str) -> Any:
+def _build_problem(task: Task, simplified: bool) -> Any:
     """Construct LIBERO's environment as its ``ControlEnv`` does; no cameras, fixtures placed by seed 0."""
     from srpo.envs.model_cache import fast_construction
 
@@ -306,7 +306,7 @@ def _build_problem(task: Task, quality: str) -> Any:
 
     path = str(bddl_file(task))
     problem_class = envs.TASK_MAPPING[bddl_utils.get_problem_info(path)["problem_name"]]
-    visuals = fast_construction() if quality == "fast" else nullcontext()
+    visuals = fast_construction() if simplified else nullcontext()
     with visuals, seeded(_FIXTURE_SEED):
         for _ in range(_PLACEMENT_ATTEMPTS):
             try:

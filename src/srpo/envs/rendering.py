@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import weakref
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,52 @@ _APPEARANCE = (
     *("light_pos", "light_dir", "light_active", "light_diffuse", "light_ambient", "light_specular"),
 )
 
+_EFFECTS = ("multisampling", "reflections", "shadows")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a picture is made of.
+
+    Attributes:
+        simplified: draw the simplified meshes and textures.
+        multisampling: smooth edges (four samples a pixel).
+        reflections: of the stove, the plates and other shiny things.
+        shadows: of the lights that cast them.
+    """
+
+    simplified: bool
+    multisampling: bool
+    reflections: bool
+    shadows: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Quality:
+        """Read ``"full"`` (all effects), ``"fast"`` (simplified, no effects), either with effects switched on or off,
+        as in ``"fast+reflections"`` or ``"full-shadows-multisampling"``, or ``"auto"``: full where a GPU draws, fast
+        in software.
+
+        Raises:
+            SrpoError: the text is none of these.
+        """
+        words = re.fullmatch(r"(auto|full|fast)((?:[+-][a-z]+)*)", text)
+        effects = re.findall(r"([+-])([a-z]+)", words[2]) if words else []
+        if words is None or any(name not in _EFFECTS for _, name in effects):
+            raise SrpoError(
+                f"there is no picture quality {text!r}: choose full, fast or auto, and if you like"
+                f" +EFFECT or -EFFECT after it, with {', '.join(_EFFECTS)}."
+            )
+        fast = words[1] == "fast" or (words[1] == "auto" and not hardware_devices())
+        quality = cls(fast, not fast, not fast, not fast)
+        return replace(quality, **{name: sign == "+" for sign, name in effects})
+
+
+def hardware_devices() -> int:
+    """Number of GPUs that could draw (render nodes of the kernel; 0: OpenGL is software)."""
+    nvidia = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return nvidia or len(list(Path("/dev/dri").glob("renderD*")))
+
+
 _context: Any = None  # one OpenGL context for all renderers of this process
 _context_owner = 0  # that process; a forked child must not draw with its parent's context
 _open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
@@ -43,7 +91,7 @@ class SceneRenderer:
 
     Args:
         problem: robosuite environment; its ``sim.model._model`` is the physics model.
-        quality: ``"full"`` or ``"fast"``.
+        quality: see `Quality.parse`.
         cache_dir: where compiled models are kept; see :func:`srpo.envs.model_cache.cache_folder`.
 
     Software OpenGL uses all cores for each picture unless ``LP_NUM_THREADS`` says otherwise; it is set to 1 if it
@@ -54,17 +102,15 @@ class SceneRenderer:
     """
 
     def __init__(self, problem: Any, *, quality: str = "full", cache_dir: Path | None = None) -> None:
-        if quality not in ("full", "fast"):
-            raise SrpoError(f'there is no picture quality {quality!r}: choose "full" or "fast".')
         import mujoco
 
+        chosen = Quality.parse(quality)
         self._physics = problem.sim.model._model
-        self._fast = quality == "fast"
         self._twin_data: Any = None
         self._model = self._physics
-        if is_fast(self._physics) != self._fast:
+        if is_fast(self._physics) != chosen.simplified:
             xml = problem.model.get_xml()
-            self._model = load_model(xml, cache_dir) if self._fast else mujoco.MjModel.from_xml_string(xml)
+            self._model = load_model(xml, cache_dir) if chosen.simplified else mujoco.MjModel.from_xml_string(xml)
             _check_twin(self._physics, self._model)
             self._twin_data = mujoco.MjData(self._model)
         _gl_context().make_current()
@@ -74,10 +120,9 @@ class SceneRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._perturb = mujoco.MjvPerturb()
-        self._pixels = _pixel_context(self._model, self._fast)
-        if self._fast:
-            for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
-                self._scene.flags[flag] = 0
+        self._pixels = _pixel_context(self._model, chosen)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] &= chosen.reflections
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] &= chosen.shadows
         self._cameras = {
             mujoco.mj_id2name(self._model, mujoco.mjtObj.mjOBJ_CAMERA, index): index
             for index in range(self._model.ncam)
@@ -192,14 +237,14 @@ def _free_context() -> None:
     _context = None
 
 
-def _pixel_context(model: Any, fast: bool) -> Any:
+def _pixel_context(model: Any, chosen: Quality) -> Any:
     """Upload a model to OpenGL; the model's own settings are left as they were."""
     import mujoco
 
     quality = model.vis.quality
     stock = quality.offsamples, quality.shadowsize
-    if fast:
-        quality.offsamples, quality.shadowsize = 0, 0
+    quality.offsamples *= chosen.multisampling
+    quality.shadowsize *= chosen.shadows
     try:
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
     except mujoco.FatalError as error:

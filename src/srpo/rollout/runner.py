@@ -28,7 +28,8 @@ class RolloutConfig:
 
     Attributes:
         env: import string of the environment class, called as ``Env(task, cameras=, image_size=, quality=)``.
-        quality: rendering quality, ``"fast"`` or ``"full"``.
+        render: picture quality, ``"fast"``, ``"full"`` or ``"auto"`` (full where a GPU draws), with effects if you
+            like; see `srpo.envs.rendering.Quality.parse`. The environment hears of it as ``quality``.
         world_model: name of the frame encoder, or None to keep no features.
         max_steps: step limit; None: the task's own.
         noise_correlation: of the sampling noise within an action dimension of a chunk, see `sample_tokens`.
@@ -36,7 +37,7 @@ class RolloutConfig:
     """
 
     env: str = "srpo.envs.libero:LiberoEnv"
-    quality: str = "fast"
+    render: str = "auto"
     world_model: str | None = "image"
     max_steps: int | None = None
     noise_correlation: float = 0.0
@@ -81,7 +82,7 @@ class PolicyRunner:
         env_class = plugins.load(config.env)
         self.envs = EnvironmentCache(
             lambda task: env_class(
-                task, cameras=policy_config.cameras, image_size=policy_config.image_size, quality=config.quality
+                task, cameras=policy_config.cameras, image_size=policy_config.image_size, quality=config.render
             ),
             config.max_environments,
         )
