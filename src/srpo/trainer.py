@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, spa
 from srpo.rollout.collector import Collector
 from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import GroupSampler
-from srpo.types import Episode, SrpoError, Task
+from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
 
 
@@ -146,13 +147,13 @@ class Trainer:
         # The first two groups are filmed; the report shows how their failures were graded.
         filmed = 2 * self.config.group_size if self.config.reward == "srpo" else 0
         requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(self.sampler.requests(self.done))]
-        episodes = self.collector.collect(self.policy, requests, on_episode)
+        episodes, embeddings = self._roll_out(requests, on_episode)
         rolled_out = time.perf_counter()
 
         success = np.array([e.success for e in episodes])
         task = np.array([e.request.task.id for e in episodes])
         group = np.array([e.request.group for e in episodes])
-        record = self._grade(episodes, success, task)
+        record = self._grade(episodes, embeddings, success, task)
         advantages = self._advantages(episodes, record.reward, group)
         informative = informative_groups(record.reward, group)
 
@@ -169,6 +170,25 @@ class Trainer:
         times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out}
         times["seconds_total"] = end - start
         return self._row(episodes, record, group, informative) | stats | times, record
+
+    def _roll_out(
+        self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None]
+    ) -> tuple[list[Episode], np.ndarray | None]:
+        """The episodes and, if failures are to be graded, their embeddings (N, E). An episode is embedded as soon as
+        it has ended, while others still run."""
+        if self.config.reward == "sparse":
+            return self.collector.collect(self.policy, requests, on_episode), None
+        embedding: dict[int, Future[np.ndarray]] = {}
+        with ThreadPoolExecutor(1) as encoder:
+
+            def ended(episode: Episode) -> None:
+                if episode.frame_features is None:
+                    raise SrpoError("Grading failures needs a world model: set --rollout.world-model image.")
+                embedding[id(episode)] = encoder.submit(self.world_model.embed, [episode.frame_features])
+                on_episode(episode)
+
+            episodes = self.collector.collect(self.policy, requests, ended)
+        return episodes, np.concatenate([embedding[id(e)].result() for e in episodes])
 
     def _advantages(
         self, episodes: Sequence[Episode], reward: np.ndarray, group: np.ndarray
@@ -192,11 +212,11 @@ class Trainer:
         inputs = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
         return self.policy.features(inputs).float().cpu().numpy()
 
-    def _grade(self, episodes: Sequence[Episode], success: np.ndarray, task: np.ndarray) -> StepRecord:
-        if self.config.reward == "sparse":
+    def _grade(
+        self, episodes: Sequence[Episode], embeddings: np.ndarray | None, success: np.ndarray, task: np.ndarray
+    ) -> StepRecord:
+        if embeddings is None:
             return StepRecord(episodes, sparse_rewards(success), None, None)
-        features = [e.frame_features for e in episodes]
-        embeddings = self.world_model.embed([f for f in features if f is not None])
         graded = progress_rewards(
             embeddings,
             success,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
 from srpo.rollout.pool import WorkerPool
 from srpo.rollout.runner import RolloutConfig
+from srpo.rollout.server import PolicyServer
 from srpo.types import Episode, EpisodeRequest
 
 
@@ -22,7 +23,8 @@ class Collector:
     """Rolls out a policy on all cores. An episode that ends frees its worker for the next at once.
 
     Args:
-        policy: the policy; its class and ``config`` are rebuilt in every worker, its weights follow with every call.
+        policy: the policy; its class and ``config`` are rebuilt in every worker, where its ``prepare`` runs. Its
+            weights follow with every call, unless it decides here for all workers (``config.inference``).
         config: how episodes are run.
         workers: number of processes.
     """
@@ -30,10 +32,15 @@ class Collector:
     def __init__(self, policy: torch.nn.Module, config: RolloutConfig, workers: int | None = None) -> None:
         cls = type(policy)
         self.workers = workers or default_workers()
+        if config.inference == "auto":
+            local = next(policy.parameters()).device.type == "cpu"
+            config = replace(config, inference="worker" if local else "server")
+        self.server = PolicyServer(config.server_batch) if config.inference == "server" else None
         self.pool = WorkerPool(
             "srpo.rollout.runner:PolicyRunner",
             (config, f"{cls.__module__}:{cls.__qualname__}", policy.config),
             self.workers,
+            answer=self.server,
         )
 
     def collect(
@@ -43,7 +50,10 @@ class Collector:
         on_episode: Callable[[Episode], None] = lambda episode: None,
     ) -> list[Episode]:
         """The episodes of ``requests``, in their order; ``on_episode`` hears of each as it ends."""
-        self.pool.update({k: v.detach().cpu().numpy() for k, v in policy.state_dict().items()})
+        if self.server is not None:
+            self.server.policy = policy
+        else:
+            self.pool.update({k: v.detach().cpu().numpy() for k, v in policy.state_dict().items()})
         episodes: list[Episode | None] = [None] * len(requests)
         for i, episode in self.pool.run(requests, affinity=lambda request: request.task.id):
             episodes[i] = episode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from srpo import plugins
+from srpo.envs.rendering import hardware_devices
 from srpo.types import SrpoError
 
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -42,28 +44,38 @@ class PoolStats:
 class WorkerPool:
     """N processes, each with one runner (an object with ``update(payload)``, ``run(job)`` and ``close()``).
 
+    A runner that also has ``connect(ask)`` is given a function with which it can put questions to this process in the
+    middle of a job. Questions that wait at the same time are answered together.
+
     Args:
         runner: import string of the runner class.
         arguments: its constructor's arguments (picklable).
         workers: number of processes.
         timeout: seconds a job may take before its worker is replaced (start-up included in a worker's first job).
         retries: times a job is run again before the run stops with an error.
+        answer: answers runners' questions, a list at a time.
     """
 
     def __init__(
-        self, runner: str, arguments: Sequence[Any], workers: int, timeout: float = 300.0, retries: int = 2
+        self,
+        runner: str,
+        arguments: Sequence[Any],
+        workers: int,
+        timeout: float = 300.0,
+        retries: int = 2,
+        answer: Callable[[list[Any]], Sequence[Any]] | None = None,
     ) -> None:
         if workers < 1:
             raise SrpoError(f"{workers} workers cannot run anything: give at least 1.")
         self._runner, self._arguments = runner, tuple(arguments)
-        self._timeout, self._retries = timeout, retries
+        self._timeout, self._retries, self._answer = timeout, retries, answer
         self._context = multiprocessing.get_context("spawn")
         self._payload: Any = None
         self.stats = PoolStats()
         self._workers: list[_Worker] = []
         try:
-            for _ in range(workers):
-                self._workers.append(self._start())
+            for i in range(workers):
+                self._workers.append(self._start(i))
         except BaseException:
             self.close()
             raise
@@ -104,13 +116,18 @@ class WorkerPool:
             busy = [w for w in self._workers if w.job is not None]
             pause = max(0.0, min(w.deadline for w in busy) - time.monotonic())
             ready = set(wait([w.pipe for w in busy], timeout=min(pause, 5.0)))
+            speaking = [i for i, w in enumerate(self._workers) if w.job is not None and w.pipe in ready]
+            messages = {i: self._receive(self._workers[i]) for i in speaking}
+            self._reply({i: value for i, (kind, value) in messages.items() if kind == "ask"})
             for i, worker in enumerate(self._workers):
                 if worker.job is None:
                     continue
                 failure = None
-                if worker.pipe in ready:
+                if i in messages:
                     job = worker.job
-                    kind, value = self._receive(worker)
+                    kind, value = messages[i]
+                    if kind == "ask":
+                        continue
                     if kind == "done":
                         worker.job, worker.deadline = None, float("inf")
                         remaining -= 1
@@ -149,6 +166,14 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _reply(self, questions: dict[int, Any]) -> None:
+        if not questions:
+            return
+        assert self._answer is not None, "a runner asks, but the pool was given no answer function"
+        for i, answer in zip(questions, self._answer(list(questions.values())), strict=True):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died meanwhile: noticed next time
+                self._workers[i].pipe.send(("answer", answer))
+
     def _assign(self, worker: _Worker, jobs: Sequence[Any], waiting: list[int], affinity: Callable[[Any], Any]) -> None:
         if worker.job is not None or not waiting:
             return
@@ -171,13 +196,14 @@ class WorkerPool:
             worker.process.join(timeout=5)
             return "failed", f"the worker died (exit code {worker.process.exitcode})"
 
-    def _start(self) -> _Worker:
+    def _start(self, index: int) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve, args=(theirs, self._runner, self._arguments), daemon=True, name="srpo-worker"
         )
-        before = {k: os.environ.get(k) for k in _SINGLE_THREADED}
-        os.environ.update(_SINGLE_THREADED)  # read by the child's libraries as they load
+        settings = _SINGLE_THREADED | _graphics_card(index)
+        before = {k: os.environ.get(k) for k in settings}
+        os.environ.update(settings)  # read by the child's libraries as they load
         try:
             process.start()
         finally:
@@ -200,7 +226,15 @@ class WorkerPool:
         old.process.kill()
         old.process.join(timeout=5)
         old.pipe.close()
-        self._workers[i] = self._start()
+        self._workers[i] = self._start(i)
+
+
+def _graphics_card(index: int) -> dict[str, str]:
+    """Workers draw on all GPUs by turns, unless the user has chosen one."""
+    cards = hardware_devices()
+    if cards < 2 or "MUJOCO_EGL_DEVICE_ID" in os.environ:
+        return {}
+    return {"MUJOCO_EGL_DEVICE_ID": str(index % cards)}
 
 
 def _serve(pipe: Connection, runner_path: str, arguments: tuple[Any, ...]) -> None:
@@ -218,6 +252,8 @@ def _serve(pipe: Connection, runner_path: str, arguments: tuple[Any, ...]) -> No
                     if "torch" in sys.modules:  # only if the runner brought it: it takes seconds to import
                         sys.modules["torch"].set_num_threads(1)
                     runner = runner_class(*arguments)
+                    if hasattr(runner, "connect"):
+                        runner.connect(functools.partial(_ask, pipe))
                 if kind == "update":
                     runner.update(value)
                 else:
@@ -232,3 +268,11 @@ def _serve(pipe: Connection, runner_path: str, arguments: tuple[Any, ...]) -> No
         if runner is not None:
             runner.close()
         pipe.close()
+
+
+def _ask(pipe: Connection, question: Any) -> Any:
+    pipe.send(("ask", question))
+    kind, value = pipe.recv()
+    if kind != "answer":  # the parent has given up this job and stops its workers
+        raise EOFError
+    return value

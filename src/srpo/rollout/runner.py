@@ -1,7 +1,7 @@
 """Runs one episode after the other, in a worker process: environment, policy and frame encoder side by side.
 
-Everything random in an episode comes from its request, and decisions are computed one at a time, so an episode is the
-same to the bit whichever worker runs it and whatever else is under way.
+Everything random in an episode comes from its request, and decisions are computed one at a time (or in batches of one
+shape, see `srpo.rollout.server`), so an episode is the same whichever worker runs it and whatever else is under way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from srpo import plugins
 from srpo.envs.base import Env
 from srpo.policies.base import Inputs, sample_tokens
-from srpo.types import Episode, EpisodeRequest, Observation, Task
+from srpo.types import Episode, EpisodeRequest, Observation, SrpoError, Task
 from srpo.world_models import create
 
 
@@ -34,6 +34,10 @@ class RolloutConfig:
         max_steps: step limit; None: the task's own.
         noise_correlation: of the sampling noise within an action dimension of a chunk, see `sample_tokens`.
         max_environments: environments kept alive per worker (one a task).
+        inference: where the policy decides: ``"worker"`` (a copy in each process: best for a small policy on CPUs),
+            ``"server"`` (one policy, on its own device, for the decisions that wait) or ``"auto"``: server unless the
+            policy is on the CPU.
+        server_batch: decisions per forward of the server; fewer are filled up, so that its shapes never change.
     """
 
     env: str = "srpo.envs.libero:LiberoEnv"
@@ -42,6 +46,14 @@ class RolloutConfig:
     max_steps: int | None = None
     noise_correlation: float = 0.0
     max_environments: int = 4
+    inference: str = "auto"
+    server_batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.inference not in ("auto", "worker", "server"):
+            raise SrpoError(f"No place of inference named '{self.inference}': choose auto, worker or server.")
+        if self.server_batch < 1:
+            raise SrpoError("The server needs a batch of at least 1: set --rollout.server-batch.")
 
 
 class EnvironmentCache:
@@ -78,6 +90,7 @@ class PolicyRunner:
     def __init__(self, config: RolloutConfig, policy_class: str, policy_config: Any) -> None:
         self.config = config
         self.policy = plugins.load(policy_class)(policy_config).eval()
+        self._ask: Callable[[Inputs], np.ndarray] | None = None
         self.world_model = create(config.world_model) if config.world_model else None
         env_class = plugins.load(config.env)
         self.envs = EnvironmentCache(
@@ -86,6 +99,11 @@ class PolicyRunner:
             ),
             config.max_environments,
         )
+
+    def connect(self, ask: Callable[[Inputs], np.ndarray]) -> None:
+        """How to have a decision's logits computed elsewhere."""
+        if self.config.inference == "server":
+            self._ask = ask
 
     def update(self, weights: dict[str, np.ndarray]) -> None:
         """New policy weights."""
@@ -106,10 +124,8 @@ class PolicyRunner:
             record.look(observation, self._frame_features(observation, inputs))
             if success or steps >= limit:
                 break
-            batch = {k: torch.from_numpy(v[None]) for k, v in inputs.items()}
-            logits = self.policy.logits(batch)[0].numpy()
             tokens, log_probs = sample_tokens(
-                logits,
+                self._logits(inputs),
                 request.temperature,
                 rng,
                 self.policy.action_dim,
@@ -126,6 +142,11 @@ class PolicyRunner:
             record.decide(inputs, tokens, log_probs, executed)
             observation = env.observe()
         return record.episode(request, success, steps, time.perf_counter() - start)
+
+    def _logits(self, inputs: Inputs) -> np.ndarray:
+        if self._ask is not None:
+            return self._ask(inputs)
+        return self.policy.logits({k: torch.from_numpy(v[None]) for k, v in inputs.items()})[0].numpy()
 
     def _frame_features(self, observation: Observation, inputs: Inputs) -> np.ndarray | None:
         if self.world_model is None:
