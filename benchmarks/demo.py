@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from memory import descendants_memory
 from srpo.evaluation.intervals import wilson
 
 
@@ -54,29 +55,7 @@ class _PeakMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(2.0):
-            self.peak = max(self.peak, _descendants_memory())
-
-
-def _descendants_memory() -> int:
-    import os
-
-    parents, total = {}, 0
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError):
-            continue
-    wanted = {os.getpid()}
-    while more := {p for p, parent in parents.items() if parent in wanted} - wanted:
-        wanted |= more
-    for pid in wanted - {os.getpid()}:
-        try:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        except OSError:
-            continue
-    return total
+            self.peak = max(self.peak, descendants_memory())
 
 
 def table(rows: list[dict]) -> str:
