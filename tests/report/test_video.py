@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from synthetic_run import picture
 
-from srpo.report.video import caption, enlarge, read_mp4, side_by_side, write_gif, write_mp4
+from srpo.report.video import _check_complete, caption, enlarge, read_mp4, side_by_side, write_gif, write_mp4
 from srpo.types import SrpoError
 
 
@@ -25,6 +25,15 @@ def test_mp4_plays_in_browsers_and_holds_the_frames(tmp_path: Path) -> None:
     head = path.read_bytes()
     assert head.index(b"moov") < head.index(b"mdat")  # starts before it has been loaded
     assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_video_cut_short_is_an_error_and_is_removed(tmp_path: Path, share: float) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", np.zeros((3, 64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(OSError, match="could not be written whole"):
+        _check_complete(path)
+    assert not path.exists()
 
 
 def test_small_frames_are_enlarged_by_a_whole_number() -> None:

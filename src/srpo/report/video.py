@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float = 10, banner: str
 
     Raises:
         SrpoError: frames of another shape or dtype, or none.
+        OSError: the file could not be written whole, because the disk is full for instance.
     """
     import imageio_ffmpeg
 
@@ -54,8 +56,23 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float = 10, banner: str
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))
     writer.close()
+    _check_complete(partial)
     partial.replace(path)
     return path
+
+
+def _check_complete(path: Path) -> None:
+    """The encoder says nothing when it cannot write: a whole file has its index and ends where its last box ends."""
+    boxes, position = [], 0
+    with path.open("rb") as file:
+        while head := file.read(8):
+            size = int.from_bytes(head[:4], "big")
+            boxes.append(head[4:])
+            position += max(size, 8)
+            file.seek(position)
+    if b"moov" not in boxes or position != path.stat().st_size:
+        path.unlink()
+        raise OSError(errno.EIO, "the video could not be written whole", str(path))
 
 
 def write_gif(
