@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from srpo.rollout import pool as pool_module
 from srpo.rollout.pool import WorkerPool
 from srpo.types import SrpoError
 
@@ -178,3 +179,16 @@ def test_a_worker_that_dies_as_it_starts_is_one_sentence() -> None:
 def test_no_workers_is_refused() -> None:
     with pytest.raises(SrpoError, match="at least 1"):
         make(Path(), workers=0)
+
+
+@pytest.mark.parametrize(
+    ("cards", "chosen", "expected"), [(0, None, None), (1, None, None), (2, None, "1"), (4, None, "3"), (4, "0", None)]
+)
+def test_workers_draw_on_all_cards_by_turns(
+    monkeypatch: pytest.MonkeyPatch, cards: int, chosen: str | None, expected: str | None
+) -> None:
+    monkeypatch.setattr(pool_module, "hardware_devices", lambda: cards)
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", chosen)
+    assert pool_module._graphics_card(7).get("MUJOCO_EGL_DEVICE_ID") == expected
