@@ -104,6 +104,7 @@ class Episode:
         frames: camera name -> (T + 1, H, W, 3) uint8, the decision points and the end; empty unless kept.
         frame_features: (T + 1, D) float32 features of the third-person image for the world model, or None.
         seconds: wall-clock time of the rollout.
+        info: what else was noted: ``"true_progress"`` (T + 1,) float32 in [0, 1], if it was asked for.
     """
 
     request: EpisodeRequest

@@ -17,6 +17,7 @@ import torch
 
 from srpo import plugins
 from srpo.envs.base import Env
+from srpo.evaluation.true_progress import TrueProgress
 from srpo.policies.base import Inputs, sample_tokens
 from srpo.types import Episode, EpisodeRequest, Observation, Task
 from srpo.world_models import create
@@ -33,6 +34,8 @@ class RolloutConfig:
         max_steps: step limit; None: the task's own.
         noise_correlation: of the sampling noise within an action dimension of a chunk, see `sample_tokens`.
         max_environments: environments kept alive per worker (one a task).
+        true_progress: note at each decision point how far the task has really come (LIBERO's pick-and-place tasks
+            only, see `srpo.evaluation.true_progress`), for judging rewards; ``Episode.info["true_progress"]``.
     """
 
     env: str = "srpo.envs.libero:LiberoEnv"
@@ -41,6 +44,7 @@ class RolloutConfig:
     max_steps: int | None = None
     noise_correlation: float = 0.0
     max_environments: int = 4
+    true_progress: bool = False
 
 
 class EnvironmentCache:
@@ -99,10 +103,13 @@ class PolicyRunner:
         limit = self.config.max_steps or request.task.max_steps
         record = _Record(request.keep_frames)
         observation = env.reset(request.initial_state)
+        true_progress = TrueProgress(env) if self.config.true_progress else None
         steps, success = 0, False
         while True:
             inputs = self.policy.prepare(observation)
             record.look(observation, self._frame_features(observation, inputs))
+            if true_progress is not None:
+                record.true_progress.append(true_progress())
             if success or steps >= limit:
                 break
             batch = {k: torch.from_numpy(v[None]) for k, v in inputs.items()}
@@ -145,6 +152,7 @@ class _Record:
         self.features: list[np.ndarray] = []
         self.inputs: list[Inputs] = []
         self.decisions: list[tuple[np.ndarray, np.ndarray, int]] = []
+        self.true_progress: list[float] = []
 
     def look(self, observation: Observation, features: np.ndarray | None) -> None:
         if self.keep_frames:
@@ -170,4 +178,5 @@ class _Record:
             frames={k: np.stack(v) for k, v in self.frames.items()},
             frame_features=np.stack(self.features) if self.features else None,
             seconds=seconds,
+            info={"true_progress": np.array(self.true_progress, np.float32)} if self.true_progress else {},
         )
