@@ -14,7 +14,8 @@ import torch
 
 from srpo.types import SrpoError
 from srpo.world_models import create
-from srpo.world_models.vjepa2 import PUBLISHED, VJepa2Config, VJepa2WorldModel, clip_bytes, rotary_angles
+from srpo.world_models.vjepa2 import PUBLISHED, VJepa2Config, VJepa2WorldModel
+from srpo.world_models.vjepa2_layers import clip_bytes, rotary_angles
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -156,6 +157,11 @@ def test_first_angles_by_hand() -> None:
     np.testing.assert_allclose(angles[0], np.zeros(16))
     last = [1, 0.01, 1, 0.01, 1, 0.01, 1, 0.01, 2, 0.02, 2, 0.02, 0, 0, 0, 0]  # at (1, 1, 2)
     np.testing.assert_allclose(angles[-1], last, rtol=1e-6)
+
+
+def test_tokens_equal_those_of_transformers(folder: str) -> None:
+    theirs = small_model().get_vision_features(formula_clip()[None]).detach()[0]
+    np.testing.assert_allclose(encoded(VJepa2WorldModel(folder), formula_clip()), theirs, atol=1e-5)
 
 
 def test_only_the_encoder_is_loaded(folder: str) -> None:
