@@ -102,8 +102,10 @@ class Episode:
         log_probs: (T, C * A) float32 log-probability of each token at sampling time.
         executed: (T,) int16, how many of the C actions were carried out (the episode may end within a chunk).
         frames: camera name -> (T + 1, H, W, 3) uint8, the decision points and the end; empty unless kept.
-        frame_features: (T + 1, D) float32 features of the third-person image for the world model, or None.
+        frame_features: (T + 1, ...) what the world model keeps of the third-person images (features, or for a video
+            model the images themselves), or None.
         seconds: wall-clock time of the rollout.
+        info: what else was noted: ``"true_progress"`` (T + 1,) float32 in [0, 1], if it was asked for.
     """
 
     request: EpisodeRequest

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from srpo.evaluation.intervals import bootstrap_mean, wilson
+from srpo.evaluation.intervals import Interval, bootstrap_mean, stratified_bootstrap, wilson
 from srpo.types import SrpoError
 
 
@@ -75,3 +78,55 @@ def test_bootstrap_in_blocks_draws_all_resamples() -> None:
 def test_bootstrap_refuses_what_is_no_list_of_numbers(values: list) -> None:
     with pytest.raises(SrpoError, match="finite numbers"):
         bootstrap_mean(values)
+
+
+class TestStratifiedBootstrap:
+    values = np.array([1.0, 2.0, 3.0, 10.0, 20.0, 30.0])
+    tasks = ("a", "a", "a", "b", "b", "b")
+
+    def mean(self, rows: np.ndarray) -> float:
+        return float(self.values[rows].mean())
+
+    def test_one_episode_a_task_is_always_drawn(self) -> None:
+        found = stratified_bootstrap(self.mean, range(6), resamples=20)
+        assert (found.value, found.low, found.high) == (11.0, 11.0, 11.0)
+
+    def test_each_task_keeps_its_number_of_episodes(self) -> None:
+        seen = []
+
+        def measure(rows: np.ndarray) -> float:
+            seen.append(sorted(rows // 3))
+            return 0.0
+
+        stratified_bootstrap(measure, self.tasks, resamples=20)
+        assert all(s == [0, 0, 0, 1, 1, 1] for s in seen) and len(seen) == 21
+
+    def test_seeded_and_near_the_normal_interval(self) -> None:
+        rng = np.random.default_rng(0)
+        sample = rng.standard_normal(200)
+        found = stratified_bootstrap(lambda rows: float(sample[rows].mean()), ["a"] * 200, resamples=2000)
+        half = 1.96 * sample.std() / np.sqrt(200)
+        assert found.low == pytest.approx(sample.mean() - half, abs=0.02)
+        assert found.high == pytest.approx(sample.mean() + half, abs=0.02)
+        again = stratified_bootstrap(lambda rows: float(sample[rows].mean()), ["a"] * 200, resamples=2000)
+        other = stratified_bootstrap(lambda rows: float(sample[rows].mean()), ["a"] * 200, resamples=2000, seed=1)
+        assert found == again != other
+
+    def test_unknown_resamples_are_left_out_unless_they_are_the_half(self) -> None:
+        def known_if(test: Callable[[np.ndarray], bool]) -> Interval:
+            return stratified_bootstrap(lambda rows: 5.0 if test(rows) else math.nan, self.tasks, resamples=200)
+
+        rare = known_if(lambda rows: len(set(rows)) > 2)
+        assert (rare.value, rare.low, rare.high) == (5.0, 5.0, 5.0)
+        mostly_unknown = known_if(lambda rows: len(set(rows)) == 6)
+        assert mostly_unknown.value == 5.0 and math.isnan(mostly_unknown.low) and math.isnan(mostly_unknown.high)
+
+    def test_infinite_values_do_not_become_unknown(self) -> None:
+        found = stratified_bootstrap(lambda rows: math.inf if 0 in rows else 1.0, self.tasks, resamples=200)
+        assert (found.low, found.high) == (1.0, math.inf)
+
+    def test_impossible_settings_are_refused(self) -> None:
+        with pytest.raises(SrpoError, match="one or more episodes"):
+            stratified_bootstrap(self.mean, [])
+        with pytest.raises(SrpoError, match="confidence"):
+            stratified_bootstrap(self.mean, self.tasks, confidence=95)

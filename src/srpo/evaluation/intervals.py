@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
@@ -73,6 +74,73 @@ def bootstrap_mean(
     ]
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measure and its bootstrap interval.
+
+    Attributes:
+        value: on all episodes.
+        low, high: percentiles of the resamples.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def stratified_bootstrap(
+    measure: Callable[[np.ndarray], float],
+    strata: Sequence[Hashable] | np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap over episodes, drawn anew within each stratum (Efron and Tibshirani 1993, chapters 8, 13).
+
+    Args:
+        measure: (N,) int64 row numbers, some of them repeated -> the measure on these episodes.
+        strata: (N,) task of each episode, or task and outcome: each keeps its number of episodes.
+        confidence: in (0, 1).
+        resamples: bootstrap samples.
+        seed: the same seed gives the same interval, and the same resamples to every measure of these episodes.
+
+    Returns:
+        Resamples on which the measure is NaN are left out; if they are the half or more, the interval is NaN.
+
+    Raises:
+        SrpoError: no episodes, or impossible settings.
+    """
+    tail = (1 - _checked_confidence(confidence)) / 2
+    if not len(strata) or resamples < 1:
+        raise SrpoError("The bootstrap needs one or more episodes, and 1,000 resamples or so.")
+    groups = rows_by(strata, len(strata))
+    rng = np.random.default_rng(seed)
+    values = np.array(
+        [measure(np.concatenate([g[rng.integers(len(g), size=len(g))] for g in groups])) for _ in range(resamples)]
+    )
+    value = float(measure(np.arange(len(strata))))
+    known = values[~np.isnan(values)]
+    if 2 * len(known) <= resamples:
+        return Interval(value, float("nan"), float("nan"))
+    # The lower and higher neighbours: a mean of two values could be infinity minus infinity.
+    return Interval(
+        value,
+        float(np.quantile(known, tail, method="lower")),
+        float(np.quantile(known, 1 - tail, method="higher")),
+    )
+
+
+def rows_by(labels: Sequence[Hashable] | np.ndarray, count: int) -> list[np.ndarray]:
+    """Row numbers of each label, in the order in which the labels appear."""
+    names = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    if len(names) != count:
+        raise SrpoError(f"{count} episodes and {len(names)} tasks do not fit: pass one task per episode.")
+    rows: dict[Hashable, list[int]] = {}
+    for i, name in enumerate(names):
+        rows.setdefault(name, []).append(i)
+    return [np.array(r, dtype=np.int64) for r in rows.values()]
 
 
 def _checked_confidence(confidence: float) -> float:

@@ -17,6 +17,7 @@ import torch
 
 from srpo import plugins
 from srpo.envs.base import Env
+from srpo.evaluation.true_progress import TrueProgress
 from srpo.policies.base import Inputs, sample_tokens
 from srpo.types import Episode, EpisodeRequest, Observation, SrpoError, Task
 from srpo.world_models import create
@@ -38,6 +39,8 @@ class RolloutConfig:
             ``"server"`` (one policy, on its own device, for the decisions that wait) or ``"auto"``: server unless the
             policy is on the CPU.
         server_batch: decisions per forward of the server; fewer are filled up, so that its shapes never change.
+        true_progress: note at each decision point how far the task has really come (LIBERO's pick-and-place tasks
+            only, see `srpo.evaluation.true_progress`), for judging rewards; ``Episode.info["true_progress"]``.
     """
 
     env: str = "srpo.envs.libero:LiberoEnv"
@@ -48,6 +51,7 @@ class RolloutConfig:
     max_environments: int = 4
     inference: str = "auto"
     server_batch: int = 16
+    true_progress: bool = False
 
     def __post_init__(self) -> None:
         if self.inference not in ("auto", "worker", "server"):
@@ -118,10 +122,13 @@ class PolicyRunner:
         limit = self.config.max_steps or request.task.max_steps
         record = _Record(request.keep_frames)
         observation = env.reset(request.initial_state)
+        true_progress = TrueProgress(env) if self.config.true_progress else None
         steps, success = 0, False
         while True:
             inputs = self.policy.prepare(observation)
             record.look(observation, self._frame_features(observation, inputs))
+            if true_progress is not None:
+                record.true_progress.append(true_progress())
             if success or steps >= limit:
                 break
             tokens, log_probs = sample_tokens(
@@ -167,6 +174,7 @@ class _Record:
         self.features: list[np.ndarray] = []
         self.inputs: list[Inputs] = []
         self.decisions: list[tuple[np.ndarray, np.ndarray, int]] = []
+        self.true_progress: list[float] = []
 
     def look(self, observation: Observation, features: np.ndarray | None) -> None:
         if self.keep_frames:
@@ -192,4 +200,5 @@ class _Record:
             frames={k: np.stack(v) for k, v in self.frames.items()},
             frame_features=np.stack(self.features) if self.features else None,
             seconds=seconds,
+            info={"true_progress": np.array(self.true_progress, np.float32)} if self.true_progress else {},
         )

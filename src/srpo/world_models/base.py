@@ -61,9 +61,18 @@ def segment_means(features: np.ndarray, segments: int) -> np.ndarray:
 
 
 def create(name: str) -> WorldModel:
-    """A world model by name: ``"image"``, ``"image-random"``, ``"pixels"``, or an import string ``module:Class``."""
+    """A world model by name.
+
+    ``"image"``, ``"image-random"``, ``"pixels"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``, ``"vjepa2-vitg"``,
+    ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights from there; or an
+    import string ``module:Class``.
+
+    Raises:
+        SrpoError: there is none of that name.
+    """
     from srpo.world_models.image import ImageWorldModel
     from srpo.world_models.pixels import PixelWorldModel
+    from srpo.world_models.vjepa2 import PUBLISHED, VJepa2WorldModel
 
     if name == "image":
         return ImageWorldModel()
@@ -71,8 +80,11 @@ def create(name: str) -> WorldModel:
         return ImageWorldModel(pretrained=False)
     if name == "pixels":
         return PixelWorldModel()
+    if name in PUBLISHED or name.startswith("vjepa2:"):
+        return VJepa2WorldModel(name.removeprefix("vjepa2:"))
     if ":" in name:
         from srpo.plugins import load
 
         return load(name)()
-    raise SrpoError(f"No world model named '{name}': choose image, image-random, pixels, or give module:Class.")
+    known = ", ".join(["image", "image-random", "pixels", *PUBLISHED])
+    raise SrpoError(f"No world model named '{name}': choose {known}, or give vjepa2:<folder> or module:Class.")
