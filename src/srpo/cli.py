@@ -1,4 +1,4 @@
-"""Command line: ``srpo collect | sft | train | eval | report | presets | doctor``."""
+"""Command line: ``srpo collect | sft | train | eval | reward | report | presets | doctor``."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write RUN/report.html, one self-contained file")
     report.add_argument("run", help="run folder of srpo train")
 
+    reward = commands.add_parser("reward", help="the progress reward without the trainer: bench, score")
+    parts = reward.add_subparsers(dest="part", required=True, metavar="PART")
+    bench = parts.add_parser("bench", help="how well world models tell progress, on recorded episodes")
+    bench.add_argument("episodes", help="folder written by benchmarks/episode_set.py or srpo.data.episodes")
+    bench.add_argument("--world-models", default="image,image-random,pixels,length", help="names, comma-separated")
+    bench.add_argument("--references", type=int, default=None, help="successes per task to know; default: all")
+    bench.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    bench.add_argument("--seed", type=int, default=0)
+    scoring = parts.add_parser("score", help="reward per episode and progress per frame, as parquet")
+    scoring.add_argument("episodes", help="folder of recorded episodes, or a .csv list: video,task,success")
+    scoring.add_argument("--world-model", default="image")
+    scoring.add_argument("--every", type=int, default=8, help="read every n-th frame of a video")
+    for part in (bench, scoring):
+        part.add_argument("--formula", default="paper", help="paper or siirl")
+        part.add_argument("--clustering", default="dbscan", help="dbscan, nearest, mean or k-medoids")
+        part.add_argument("--out", default=None, required=part is scoring, help="folder for results and plots")
+
     presets = commands.add_parser("presets", help="list the presets, or all settings of one")
     presets.add_argument("name", nargs="?")
 
@@ -122,6 +139,10 @@ def _run(options: argparse.Namespace, changes: dict[str, str]) -> int:
         from srpo.commands import report
 
         return report(options)
+    if options.command == "reward":
+        from srpo import reward_commands
+
+        return {"bench": reward_commands.bench, "score": reward_commands.score}[options.part](options)
     from srpo import commands
 
     if options.command == "eval":

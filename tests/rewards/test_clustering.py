@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 from scipy.stats import ortho_group
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import silhouette_score
 
 from srpo.rewards import success_centres
-from srpo.rewards.clustering import _mean_silhouette, dbscan_labels
+from srpo.rewards.clustering import _mean_silhouette, dbscan_labels, medoids
 from srpo.types import SrpoError
 
 SIZES = [(2, 2), (3, 9), (10, 40), (4, 4), (30, 30), (2, 20)]
@@ -157,3 +158,25 @@ def test_silhouette_agrees_with_scikit_learn() -> None:
     labels = np.arange(30) % 4
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
     assert _mean_silhouette(distances, labels) == pytest.approx(silhouette_score(points, labels))
+
+
+def test_medoids_by_hand() -> None:
+    line = np.array([[0.0], [1], [2], [10], [11], [12], [30]])
+    assert medoids(line, 3).tolist() == [1, 4, 6]
+    assert medoids(line, 1).tolist() == [3]  # the median
+    assert medoids(line, 7).tolist() == medoids(line, 9).tolist() == list(range(7))
+    np.testing.assert_array_equal(success_centres(line[:4], "k-medoids"), line[:4])
+    assert len(success_centres(line, "k-medoids")) == 4
+
+
+@given(st.integers(0, 10_000), st.integers(2, 9), st.integers(1, 4))
+def test_no_single_swap_improves_medoids(seed: int, n: int, k: int) -> None:
+    points = np.random.default_rng(seed).standard_normal((n, 3))
+    chosen = medoids(points, k).tolist()
+
+    def cost(rows: list[int]) -> float:
+        return float(cdist(points, points[rows]).min(1).sum())
+
+    for place in range(len(chosen)):
+        for other in range(n):
+            assert cost(chosen[:place] + [other] + chosen[place + 1 :]) >= cost(chosen) - 1e-6

@@ -38,6 +38,13 @@ def test_every_frame_counts_in_some_segment(length: int) -> None:
         assert segment_means(features, 4).sum() > 0
 
 
+def test_length_alone() -> None:
+    model = create("length")
+    frames = np.zeros((5, 8, 8, 3), np.uint8)
+    features = np.stack([model.frame_features(f, {}) for f in frames])
+    np.testing.assert_array_equal(model.embed([features, features[:2]]), [[5.0], [2.0]])
+
+
 def test_pixels() -> None:
     model = PixelWorldModel(size=2, segments=2)
     image = np.zeros((4, 4, 3), np.uint8)

@@ -16,7 +16,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from srpo.types import SrpoError
 
-CLUSTERINGS = ("dbscan", "nearest", "mean")
+CLUSTERINGS = ("dbscan", "nearest", "mean", "k-medoids")
+MEDOIDS = 4
 
 # A split is believed if the shortest link between clusters is this many times the longest within one ...
 MIN_GAP = 1.25
@@ -32,7 +33,7 @@ def success_centres(embeddings: np.ndarray, clustering: str = "dbscan") -> np.nd
         embeddings: (S, D) float, embeddings of S >= 1 successes of one task.
         clustering: ``"dbscan"``: the mean of every cluster of `dbscan_labels`, except that up to 3 successes,
             too few to cluster, are used as they are; ``"nearest"``: every success is a centre; ``"mean"``:
-            one centre.
+            one centre; ``"k-medoids"``: up to 4 of the successes, see `medoids`.
 
     Returns:
         (C, D) float64 with 1 <= C <= S.
@@ -47,12 +48,45 @@ def success_centres(embeddings: np.ndarray, clustering: str = "dbscan") -> np.nd
         return points
     if clustering == "dbscan":
         return cluster_means(points, dbscan_labels(points))
+    if clustering == "k-medoids":
+        return points[medoids(points, MEDOIDS)]
     raise SrpoError(f"No clustering named '{clustering}': choose {', '.join(CLUSTERINGS)}.")
 
 
 def cluster_means(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(C, D) mean of the (S, D) points of each label; negative labels are left out."""
     return np.array([points[labels == k].mean(0) for k in np.unique(labels[labels >= 0])])
+
+
+def medoids(points: np.ndarray, k: int) -> np.ndarray:
+    """Partitioning around medoids (Kaufman and Rousseeuw 1990, chapter 2): the k points with the smallest sum of
+    distances from all points to the nearest of them, built greedily and then swapped while a swap helps.
+
+    Args:
+        points: (S, D) float64.
+        k: how many; all points if there are no more than that.
+
+    Returns:
+        (min(k, S),) row numbers, rising.
+    """
+    if len(points) <= k:
+        return np.arange(len(points))
+    distance = squareform(pdist(points))
+    chosen: list[int] = []
+    nearest = np.full(len(points), np.inf)
+    for _ in range(k):
+        chosen.append(int(np.minimum(distance, nearest).sum(1).argmin()))
+        nearest = np.minimum(nearest, distance[chosen[-1]])
+    cost = nearest.sum()
+    improved = True
+    while improved:
+        improved = False
+        for place in range(k):
+            others = distance[[c for j, c in enumerate(chosen) if j != place]].min(0, initial=np.inf)
+            costs = np.minimum(distance, others).sum(1)
+            if costs.min() < cost * (1 - 1e-9):
+                chosen[place], cost, improved = int(costs.argmin()), costs.min(), True
+    return np.sort(chosen)
 
 
 def dbscan_labels(points: np.ndarray) -> np.ndarray:

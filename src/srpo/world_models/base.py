@@ -63,14 +63,15 @@ def segment_means(features: np.ndarray, segments: int) -> np.ndarray:
 def create(name: str) -> WorldModel:
     """A world model by name.
 
-    ``"image"``, ``"image-random"``, ``"pixels"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``, ``"vjepa2-vitg"``,
-    ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights from there; or an
-    import string ``module:Class``.
+    ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
+    ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights
+    from there; or an import string ``module:Class``.
 
     Raises:
         SrpoError: there is none of that name.
     """
     from srpo.world_models.image import ImageWorldModel
+    from srpo.world_models.length import LengthWorldModel
     from srpo.world_models.pixels import PixelWorldModel
     from srpo.world_models.vjepa2 import PUBLISHED, VJepa2WorldModel
 
@@ -80,11 +81,13 @@ def create(name: str) -> WorldModel:
         return ImageWorldModel(pretrained=False)
     if name == "pixels":
         return PixelWorldModel()
+    if name == "length":
+        return LengthWorldModel()
     if name in PUBLISHED or name.startswith("vjepa2:"):
         return VJepa2WorldModel(name.removeprefix("vjepa2:"))
     if ":" in name:
         from srpo.plugins import load
 
         return load(name)()
-    known = ", ".join(["image", "image-random", "pixels", *PUBLISHED])
+    known = ", ".join(["image", "image-random", "pixels", "length", *PUBLISHED])
     raise SrpoError(f"No world model named '{name}': choose {known}, or give vjepa2:<folder> or module:Class.")
