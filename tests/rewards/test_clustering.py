@@ -179,4 +179,4 @@ def test_no_single_swap_improves_medoids(seed: int, n: int, k: int) -> None:
 
     for place in range(len(chosen)):
         for other in range(n):
-            assert cost(chosen[:place] + [other] + chosen[place + 1 :]) >= cost(chosen) - 1e-6
+            assert cost([*chosen[:place], other, *chosen[place + 1 :]]) >= cost(chosen) - 1e-6
