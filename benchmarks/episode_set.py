@@ -2,11 +2,17 @@
 
     python benchmarks/episode_set.py --out runs/reward_episodes
 
-Six tasks of LIBERO-Object and six of LIBERO-Spatial. Per suite: two demonstrations a task, one language-conditioned
-policy cloned from them for few and one for more gradient steps; both act from freshly sampled initial states, their
-actions drawn at temperature 0.5, 1 and 1.5 with noise correlated within a chunk. Failures are then of many kinds: hands
-that miss by a little or by far, objects dropped, objects put down beside the target. Resumable; everything follows from
-``--seed``. Some 20 minutes on two cores.
+    python benchmarks/episode_set.py --kind training --out runs/world_model_episodes
+
+``--kind bench``: six tasks of LIBERO-Object and six of LIBERO-Spatial. Per suite: two demonstrations a task, one
+language-conditioned policy cloned from them for few and one for more gradient steps; both act from freshly sampled
+initial states, their actions drawn at temperature 0.5, 1 and 1.5 with noise correlated within a chunk. Failures are
+then of many kinds: hands that miss by a little or by far, objects dropped, objects put down beside the target.
+
+``--kind training``: the same on twelve tasks of LIBERO-90, and beside it the demonstrations themselves and an untrained
+policy, so that a world model trained on them has seen more than half-success, and nothing of the bench's suites.
+
+Resumable; everything follows from ``--seed``. Some 20 minutes each on two cores.
 """
 
 from __future__ import annotations
@@ -24,25 +30,45 @@ from srpo.collect import CollectConfig, collect
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.data.episodes import EpisodeSet, RecordedEpisode
 from srpo.envs import libero
-from srpo.policies.compact import CompactPolicy
+from srpo.policies.compact import CompactConfig, CompactPolicy
 from srpo.rollout.collector import Collector
 from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import train_state
 from srpo.sft import SftConfig, train
 from srpo.types import EpisodeRequest, Task
 
-SUITES = {"libero_object": (0, 1, 2, 5, 7, 9), "libero_spatial": (0, 1, 2, 3, 5, 8)}
+SUITES = {
+    "bench": {"libero_object": (0, 1, 2, 5, 7, 9), "libero_spatial": (0, 1, 2, 3, 5, 8)},
+    "training": {"libero_90": (9, 12, 30, 36, 46, 52, 57, 62, 65, 69, 72, 85)},
+}
+EVERY = 8  # control steps between two frames of a demonstration, as between two decisions
 TEMPERATURES = (0.5, 1.0, 1.5)
 
 
 def half_trained(suite: str, tasks: list[Task], steps: int, demos: int, seed: int, work: Path) -> CompactPolicy:
     """A policy cloned for ``steps`` gradient steps from ``demos`` demonstrations a task."""
+    if not steps:
+        return CompactPolicy(CompactConfig()).eval()
     run = work / f"{suite}_{steps}"
     if not (run / "policy/model.safetensors").is_file():
         shown = DemonstrationSet(work / f"{suite}_demos")
         collect(shown, tasks, CollectConfig(demos=demos, seed=seed))
         train(shown, SftConfig(steps=steps, validation=0.0, augmentations=1, seed=seed), run, resume=True)
     return CompactPolicy.from_pretrained(run / "policy").eval()
+
+
+def demonstrated(suite: str, tasks: list[Task], demos: int, seed: int, work: Path) -> list[RecordedEpisode]:
+    """The demonstrations as episodes; their true progress was not noted."""
+    shown = DemonstrationSet(work / f"{suite}_demos")
+    collect(shown, tasks, CollectConfig(demos=demos, seed=seed))
+    out = []
+    for demo in shown:
+        images = demo.images["agentview"]
+        frames = images[np.unique(np.append(np.arange(0, len(images), EVERY), len(images) - 1))]
+        unknown = np.full(len(frames), np.nan, np.float32)
+        length = len(demo.actions)
+        out.append(RecordedEpisode(demo.task, demo.initial_state, 0, "expert", True, length, frames, unknown))
+    return out
 
 
 def requests(tasks: list[Task], per_task: int, seed: int) -> list[EpisodeRequest]:
@@ -60,6 +86,7 @@ def requests(tasks: list[Task], per_task: int, seed: int) -> list[EpisodeRequest
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=tuple(SUITES), default="bench")
     parser.add_argument("--out", type=Path, default=Path("runs/reward_episodes"))
     parser.add_argument("--per-task", type=int, default=15, help="episodes per task and policy")
     parser.add_argument("--demos", type=int, default=2)
@@ -68,12 +95,18 @@ def main() -> None:
     options = parser.parse_args()
     episodes = EpisodeSet(options.out)
     recipe = {k: v for k, v in vars(options).items() if k not in ("out", "seed")}
-    episodes.create({**recipe, "suites": {k: list(v) for k, v in SUITES.items()}}, options.seed)
+    suites = SUITES[options.kind]
+    training = options.kind == "training"
+    episodes.create({**recipe, "suites": {k: list(v) for k, v in suites.items()}}, options.seed)
     present = set(episodes.numbers())
     number = 0
-    for suite, indices in SUITES.items():
+    for suite, indices in suites.items():
         tasks = libero.tasks(suite, list(indices))
-        for kind, steps in enumerate(options.steps):
+        if training:
+            for episode in demonstrated(suite, tasks, options.demos, options.seed, options.out / "policies"):
+                episodes.add(number, episode)
+                number += 1
+        for kind, steps in enumerate([*options.steps, 0] if training else options.steps):
             wanted = requests(tasks, options.per_task, 1000 * options.seed + kind)
             numbers = range(number, number + len(wanted))
             number += len(wanted)
@@ -82,7 +115,7 @@ def main() -> None:
                 continue
             policy = half_trained(suite, tasks, steps, options.demos, options.seed, options.out / "policies")
             place = {r: n for n, r in missing}
-            name = f"{suite} cloned for {steps} steps"
+            name = f"{suite} cloned for {steps} steps" if steps else "untrained"
             config = RolloutConfig(world_model=None, noise_correlation=0.7, true_progress=True)
             won = 0
             with Collector(policy, replace(config, max_environments=len(tasks))) as collector:

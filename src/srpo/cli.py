@@ -1,4 +1,4 @@
-"""Command line: ``srpo collect | sft | train | eval | reward | report | presets | doctor``."""
+"""Command line: ``srpo collect | sft | train | eval | reward | world-model | report | presets | doctor``."""
 
 from __future__ import annotations
 
@@ -78,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--clustering", default="dbscan", help="dbscan, nearest, mean or k-medoids")
         part.add_argument("--out", default=None, required=part is scoring, help="folder for results and plots")
 
+    world = commands.add_parser("world-model", help="train the compact video world model", allow_abbrev=False)
+    world_parts = world.add_subparsers(dest="part", required=True, metavar="PART")
+    training = world_parts.add_parser("train", help="from recorded episodes, without actions or outcomes")
+    training.add_argument("episodes", nargs="+", help="folders written by benchmarks/episode_set.py")
+    training.add_argument("--run", required=True, help="run folder; the model goes to RUN/world_model")
+    training.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    training.add_argument("--seed", type=int, default=0)
+
     presets = commands.add_parser("presets", help="list the presets, or all settings of one")
     presets.add_argument("name", nargs="?")
 
@@ -108,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: workers are stopped
     try:
         changes = overrides(extra)
-        if changes and options.command not in ("collect", "sft", "train"):
+        if changes and options.command not in ("collect", "sft", "train", "world-model"):
             raise SrpoError(f"There is no option '--{next(iter(changes))}' of srpo {options.command}; see --help.")
         return _run(options, changes)
     except SrpoError as error:
@@ -143,6 +151,10 @@ def _run(options: argparse.Namespace, changes: dict[str, str]) -> int:
         from srpo import reward_commands
 
         return {"bench": reward_commands.bench, "score": reward_commands.score}[options.part](options)
+    if options.command == "world-model":
+        from srpo import world_model_commands
+
+        return world_model_commands.train(options, changes)
     from srpo import commands
 
     if options.command == "eval":

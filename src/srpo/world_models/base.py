@@ -65,11 +65,12 @@ def create(name: str) -> WorldModel:
 
     ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
     ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights
-    from there; or an import string ``module:Class``.
+    from there; ``"compact:<folder>"``, trained by ``srpo world-model train``; or an import string ``module:Class``.
 
     Raises:
         SrpoError: there is none of that name.
     """
+    from srpo.world_models.compact import CompactWorldModel
     from srpo.world_models.image import ImageWorldModel
     from srpo.world_models.length import LengthWorldModel
     from srpo.world_models.pixels import PixelWorldModel
@@ -83,6 +84,8 @@ def create(name: str) -> WorldModel:
         return PixelWorldModel()
     if name == "length":
         return LengthWorldModel()
+    if name.startswith("compact:"):
+        return CompactWorldModel.from_pretrained(name.removeprefix("compact:"))
     if name in PUBLISHED or name.startswith("vjepa2:"):
         return VJepa2WorldModel(name.removeprefix("vjepa2:"))
     if ":" in name:
@@ -90,4 +93,6 @@ def create(name: str) -> WorldModel:
 
         return load(name)()
     known = ", ".join(["image", "image-random", "pixels", "length", *PUBLISHED])
-    raise SrpoError(f"No world model named '{name}': choose {known}, or give vjepa2:<folder> or module:Class.")
+    raise SrpoError(
+        f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or module:Class."
+    )
