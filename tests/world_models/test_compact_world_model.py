@@ -120,7 +120,7 @@ def test_training_learns_and_resumes_to_the_same_weights(tmp_path: Path) -> None
 
 
 def test_a_collapse_stops_the_run(tmp_path: Path) -> None:
-    same = [wandering(0)] * 8
+    same = [np.repeat(wandering(0)[:1], 9, 0)] * 8  # still pictures, all alike
     with pytest.raises(SrpoError, match="collapsed after 1 steps"):
         jepa.train(same, jepa.JepaConfig(steps=1, batch=2, model=TINY), tmp_path)
 
