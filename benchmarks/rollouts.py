@@ -6,8 +6,8 @@ The lock-step loop: one stock ``OffScreenRenderEnv`` per worker process; every e
 both cameras at every control step (settling included) and runs to the suite's step limit, finished or not; after every
 chunk all environments wait for each other and for one batched forward of the policy. Ours:
 `srpo.rollout.collector.Collector` as ``srpo train`` uses it, same policy, initial states, size of pictures, number of
-workers and step limit, greedy decoding in both. Its workers and models are warm; building theirs is part of every
-episode of the other loop.
+workers and step limit, decoding by the median in both. Its workers and models are warm; building theirs is part of
+every episode of the other loop.
 
 The episodes of the lock-step loop all last equally long, so a few tell the rate (``--baseline-episodes``).
 """
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from srpo.evaluation.intervals import wilson
+from srpo.policies.base import sample_tokens
 from srpo.policies.compact import CompactPolicy
 from srpo.types import EpisodeRequest, InitialState, Observation
 
@@ -75,7 +76,7 @@ def stock_worker(pipe: Connection, suite: str, task_index: int, size: int) -> No
 
 def lock_step(policy: CompactPolicy, task: Any, episodes: int, workers: int) -> tuple[float, int]:
     """Seconds and successes of ``episodes`` episodes (a multiple of ``workers``), in waves of one per worker."""
-    context = get_context("spawn")
+    context, rng = get_context("spawn"), np.random.default_rng(0)
     pipes, processes = [], []
     for _ in range(workers):
         ours, theirs = context.Pipe()
@@ -99,7 +100,8 @@ def lock_step(policy: CompactPolicy, task: Any, episodes: int, workers: int) -> 
             rows = [policy.prepare(Observation(a[0], a[1], task.instruction)) for a in answers]
             batch = {k: torch.from_numpy(np.stack([r[k] for r in rows])) for k in rows[0]}
             with torch.inference_mode():
-                tokens = policy.logits(batch).argmax(-1).numpy()
+                logits = policy.logits(batch).numpy()
+            tokens = np.stack([sample_tokens(row, 1.0, rng, median=True)[0] for row in logits])
             for pipe, actions in zip(pipes, policy.actions(tokens), strict=True):
                 pipe.send(("chunk", actions[: limit - taken]))
         won |= [pipe.recv()[2] for pipe in pipes]
@@ -116,7 +118,8 @@ def ours(policy: CompactPolicy, task: Any, episodes: int, workers: int) -> tuple
     from srpo.rollout.collector import Collector
     from srpo.rollout.runner import RolloutConfig
 
-    requests = [EpisodeRequest(task, InitialState("published", i % 50), i, i, 0.0) for i in range(episodes)]
+    states = [InitialState("published", i % 50) for i in range(episodes)]
+    requests = [EpisodeRequest(task, state, i, i, 1.0, median=True) for i, state in enumerate(states)]
     with Collector(policy, RolloutConfig(), workers) as collector:
         collector.collect(policy, requests[:workers])
         start = time.perf_counter()

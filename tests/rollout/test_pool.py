@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,36 @@ def test_a_worker_stays_with_its_kind_of_job_while_there_are_any(pool: WorkerPoo
     # own kind helps with the other, so there is at most one change in the life of each.
     assert sorted(kinds[0] for kinds in history.values()) == ["a", "b"]
     assert all(kinds.strip(kinds[0]).strip(kinds[-1]) == "" for kinds in history.values())
+
+
+def test_a_worker_keeps_its_initial_state_and_then_its_task() -> None:
+    """Two workers in turn, tasks A and B with two initial states each, two jobs a state."""
+    jobs = [task + state for task in "AB" for state in "12" for _ in range(2)]
+    pool = WorkerPool.__new__(WorkerPool)
+    pool._timeout = 1.0
+    pool._workers = [pool_module._Worker(None, SimpleNamespace(send=lambda message: None)) for _ in range(2)]
+    waiting, history = list(range(len(jobs))), []
+    while waiting:
+        for worker in pool._workers:
+            worker.job = None
+            pool._assign(worker, jobs, waiting, lambda job: (job[0], job[1]))
+            history.append(jobs[worker.job])
+    assert history[0::2] == ["A1", "A1", "A2", "A2"] and history[1::2] == ["B1", "B1", "B2", "B2"]
+
+
+def test_a_worker_without_work_of_its_own_takes_what_nobody_holds_first() -> None:
+    pool = WorkerPool.__new__(WorkerPool)
+    pool._timeout = 1.0
+    ours, other = (pool_module._Worker(None, SimpleNamespace(send=lambda message: None)) for _ in range(2))
+    pool._workers = [ours, other]
+    ours.affinity, other.affinity = ("A", 1), ("B", 1)
+    jobs = [("B", 1), ("B", 2), ("C", 1), ("A", 2)]
+    waiting, taken = list(range(4)), []
+    while waiting:
+        ours.job, ours.affinity = None, ("A", 1)
+        pool._assign(ours, jobs, waiting, lambda job: job)
+        taken.append(jobs[ours.job])
+    assert taken == [("A", 2), ("C", 1), ("B", 2), ("B", 1)]
 
 
 def test_a_dying_worker_is_replaced_and_its_job_run_again(pool: WorkerPool) -> None:

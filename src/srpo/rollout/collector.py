@@ -11,7 +11,7 @@ import torch
 from srpo.rollout.pool import WorkerPool
 from srpo.rollout.runner import RolloutConfig
 from srpo.rollout.server import PolicyServer
-from srpo.types import Episode, EpisodeRequest
+from srpo.types import Episode, EpisodeRequest, InitialState
 
 
 def default_workers() -> int:
@@ -55,7 +55,7 @@ class Collector:
         else:
             self.pool.update({k: v.detach().cpu().numpy() for k, v in policy.state_dict().items()})
         episodes: list[Episode | None] = [None] * len(requests)
-        for i, episode in self.pool.run(requests, affinity=lambda request: request.task.id):
+        for i, episode in self.pool.run(requests, affinity=_where):
             episodes[i] = episode
             on_episode(episode)
         return [e for e in episodes if e is not None]
@@ -69,6 +69,11 @@ class Collector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _where(request: EpisodeRequest) -> tuple[str, InitialState]:
+    """A worker that has the task need not build it, and one that has settled the initial state can copy it."""
+    return request.task.id, request.initial_state
 
 
 def summary(episode: Episode) -> dict:

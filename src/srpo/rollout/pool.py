@@ -94,7 +94,8 @@ class WorkerPool:
 
         Args:
             jobs: what to run, each picklable.
-            affinity: jobs of equal value prefer a worker that last ran one of them (it has the environment).
+            affinity: jobs of equal value prefer a worker that last ran one of them. Of tuples an equal beginning
+                counts as well: (task, initial state) keeps a worker with its state, else with its task.
 
         Raises:
             SrpoError: a job failed more often than ``retries`` allows, or a runner raised one itself.
@@ -177,11 +178,15 @@ class WorkerPool:
     def _assign(self, worker: _Worker, jobs: Sequence[Any], waiting: list[int], affinity: Callable[[Any], Any]) -> None:
         if worker.job is not None or not waiting:
             return
-        others = {w.affinity for w in self._workers if w is not worker and w.affinity is not None}
-        keys = [affinity(jobs[j]) for j in waiting]
-        mine = next((k for k, key in enumerate(keys) if key == worker.affinity), None)
-        free = next((k for k, key in enumerate(keys) if key not in others), None)
-        pick = mine if mine is not None else free if free is not None else 0
+        others = [w.affinity for w in self._workers if w is not worker and w.affinity is not None]
+        keys = [_as_tuple(affinity(jobs[j])) for j in waiting]
+
+        def fit(k: int) -> tuple[bool, bool, int, int, int]:  # mine, else nobody's, else near mine and far from others'
+            key = keys[k]
+            taken = max((_common(key, other) for other in others), default=0)
+            return key == worker.affinity, key not in others, _common(key, worker.affinity), -taken, -k
+
+        pick = max(range(len(keys)), key=fit)
         job = waiting.pop(pick)
         worker.affinity = keys[pick]
         worker.job, worker.deadline = job, time.monotonic() + self._timeout
@@ -227,6 +232,17 @@ class WorkerPool:
         old.process.join(timeout=5)
         old.pipe.close()
         self._workers[i] = self._start(i)
+
+
+def _as_tuple(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _common(a: tuple[Any, ...], b: tuple[Any, ...] | None) -> int:
+    """Length of the common beginning."""
+    if b is None:
+        return 0
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _graphics_card(index: int) -> dict[str, str]:
