@@ -6,6 +6,9 @@ shape, see `srpo.rollout.server`), so an episode is the same whichever worker ru
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -76,10 +79,20 @@ class EnvironmentCache:
         self._envs.move_to_end(task.id)
         return self._envs[task.id]
 
+    def __contains__(self, task: Task) -> bool:
+        return task.id in self._envs
+
     def close(self) -> None:
         """Close them all."""
         while self._envs:
             self._envs.popitem()[1].close()
+
+
+def _give_memory_back() -> None:
+    """Building a scene leaves tens of MB of freed memory with the allocator; with many workers they add up (glibc)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class PolicyRunner:
@@ -118,6 +131,7 @@ class PolicyRunner:
         """One episode; the same request and weights give the same episode to the bit."""
         start = time.perf_counter()
         rng = np.random.default_rng(request.seed)
+        new = request.task not in self.envs
         env = self.envs.get(request.task)
         limit = self.config.max_steps or request.task.max_steps
         record = _Record(request.keep_frames)
@@ -148,6 +162,8 @@ class PolicyRunner:
             steps += executed
             record.decide(inputs, tokens, log_probs, executed)
             observation = env.observe()
+        if new:
+            _give_memory_back()
         return record.episode(request, success, steps, time.perf_counter() - start)
 
     def _logits(self, inputs: Inputs) -> np.ndarray:
