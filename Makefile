@@ -10,6 +10,8 @@ PRESET ?= libero-quick
 
 export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
+# Packages are compiled when they are first imported, not all of them at installation.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-dev demo test lint clean
 .NOTPARALLEL:
@@ -21,13 +23,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "srpo needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@# A machine without a GPU gets torch's CPU build where one is on offer (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).
-	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[libero,compact]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[libero,compact]'
 	@sh scripts/install_gl.sh $(BIN)/python
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[libero,compact,vla,dev]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[libero,compact,vla,dev]'
 	@touch $@
 
 demo: setup
