@@ -7,7 +7,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -227,7 +229,7 @@ def test_cache_is_used_rebuilt_when_damaged_and_keyed_by_files(tiny_xml, tmp_pat
     again = model_cache.load_model(tiny_xml, tmp_path)
     assert len(built) == 1 and model_cache.is_fast(again)
     assert model_cache.physics_differences(first, again) == []
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.mjb")
     content = bytearray(file.read_bytes())
     for damage in (content[:-5], b"", content[:200] + bytes([content[200] ^ 255]) + content[201:]):
         file.write_bytes(bytes(damage))
@@ -239,6 +241,21 @@ def test_cache_is_used_rebuilt_when_damaged_and_keyed_by_files(tiny_xml, tmp_pat
     model_cache.load_model(tiny_xml, tmp_path)
     assert len(built) == 5
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_model_is_built_by_one_process_while_others_wait(tiny_xml, tmp_path, monkeypatch):
+    built = []
+
+    def build(xml):
+        built.append(time.perf_counter())
+        time.sleep(0.3)
+        return original(xml)
+
+    original = model_cache.build_fast_model
+    monkeypatch.setattr(model_cache, "build_fast_model", build)
+    with ThreadPoolExecutor(3) as threads:  # flock keeps apart open files, so threads do for processes
+        models = list(threads.map(lambda _: model_cache.load_model(tiny_xml, tmp_path), range(3)))
+    assert len(built) == 1 and all(model_cache.is_fast(m) for m in models)
 
 
 def test_unwritable_cache_says_what_to_do(tiny_xml, tmp_path):

@@ -83,9 +83,28 @@ def load_model(xml: str, cache_dir: Path | None = None) -> Any:
     path = cache_folder(cache_dir) / f"model-{_key(xml)}.mjb"
     model = _read(path)
     if model is None:
-        model = build_fast_model(xml)
-        _write(path, model)
+        with _alone(path):
+            model = _read(path)  # another process may have built it meanwhile
+            if model is None:
+                model = build_fast_model(xml)
+                _write(path, model)
     return model
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Only one process at a time builds a model; without locks or a writable folder each builds its own."""
+    try:
+        import fcntl
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except (ImportError, OSError):
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def build_fast_model(xml: str) -> Any:
