@@ -68,7 +68,7 @@ def memory(suite: str, workers: int) -> None:
     with Collector(policy, RolloutConfig(max_steps=16, max_environments=1), workers) as collector:
         collector.collect(policy, requests)
         gib = descendants_memory() / 2**30
-    print(f"| {workers} workers, an environment each | {gib:.1f} GiB ({1024 * gib / workers:.0f} MiB each) |")
+    print(f"| {workers} workers, an environment each | {gib:.2f} GiB ({1024 * gib / workers:.0f} MiB each) |")
 
 
 def main() -> None:
