@@ -87,6 +87,7 @@ class LiberoEnv:
         self._renderer: Any = None
         self._ready = False
         self._settled: tuple[InitialState, Any] | None = None
+        self._nominal_warmstart: np.ndarray | None = None
 
     @property
     def model(self) -> Any:
@@ -194,13 +195,33 @@ class LiberoEnv:
         mujoco.mj_resetData(self.model, self.data)
         (robot,) = self.problem.robots
         with seeded(*seed):
-            robot.reset()
+            self._reset_robot(robot)
             robot.gripper.current_action = np.zeros(robot.gripper.dof)
             arrange()
         self.problem.sim.forward()
         self.problem._check_success()
         self.problem._post_process()
         self._control.reset(as_stock=True)
+
+    def _reset_robot(self, robot: Any) -> None:
+        """``robot.reset()``, whose new controller evaluates the dynamics of the nominal scene twice.
+
+        Of the contacts there, many and always the same, nothing is read but the solution from which the next solver
+        starts. It is kept from the first time; afterwards the contacts are left out.
+        """
+        import mujoco
+
+        options = self.model.opt
+        disabled = options.disableflags
+        if self._nominal_warmstart is not None:
+            options.disableflags = disabled | int(mujoco.mjtDisableBit.mjDSBL_CONSTRAINT)
+        try:
+            robot.reset()
+        finally:
+            options.disableflags = disabled
+        if self._nominal_warmstart is None:
+            self._nominal_warmstart = self.data.qacc_warmstart.copy()
+        self.data.qacc_warmstart[:] = self._nominal_warmstart
 
     def _settle(self) -> None:
         for _ in range(self._settle_steps):
