@@ -39,7 +39,7 @@ from srpo.types import EpisodeRequest, Task
 
 SUITES = {
     "bench": {"libero_object": (0, 1, 2, 5, 7, 9), "libero_spatial": (0, 1, 2, 3, 5, 8)},
-    "training": {"libero_90": (9, 12, 30, 36, 46, 52, 57, 62, 65, 69, 72, 85)},
+    "training": {"libero_90": (9, 16, 25, 30, 43, 48, 53, 56, 60, 62, 65, 72)},
 }
 EVERY = 8  # control steps between two frames of a demonstration, as between two decisions
 TEMPERATURES = (0.5, 1.0, 1.5)
