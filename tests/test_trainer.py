@@ -192,9 +192,9 @@ def test_running_average_of_the_weights(tmp_path: Path, tiny_policy: Make) -> No
     second = policy.state_dict()[name].clone()
     # Decay min(0.9, (1 + k) / (10 + k)): 1/10 after step 1, 2/11 after step 2.
     expected = (start * 0.1 + first * 0.9) * (2 / 11) + second * (9 / 11)
-    np.testing.assert_allclose(loop.final_weights()[name], expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(loop.final_policy().state_dict()[name], expected, rtol=1e-5, atol=1e-7)
     without = trainer(policy, tmp_path)
-    assert torch.equal(without.final_weights()[name], second)
+    assert torch.equal(without.final_policy().state_dict()[name], second)
 
 
 def numbers(row: dict[str, float]) -> dict[str, float]:
@@ -222,7 +222,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Ma
     assert expected[2]["groups_informative"] > 0
     ours, theirs = second.policy.state_dict(), whole.policy.state_dict()
     assert all(torch.equal(v, ours[k]) for k, v in theirs.items())
-    ours, theirs = second.final_weights(), whole.final_weights()
+    ours, theirs = second.final_policy().state_dict(), whole.final_policy().state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(v, ours[k]) for k, v in theirs.items())
     if changes.get("credit") == "decision":
         assert second.value_history is not None and whole.value_history is not None
@@ -238,7 +238,7 @@ def test_resuming_with_another_replay_or_average_starts_them_afresh(tmp_path: Pa
     second = trainer(tiny_policy(5), tmp_path, replay=4, average=0.9)
     assert second.resume() and second.done == 1
     weights = first.policy.state_dict()
-    assert all(torch.equal(v, weights[k]) for k, v in second.final_weights().items())
+    assert all(torch.equal(v, weights[k]) for k, v in second.final_policy().state_dict().items())
     assert second.replay is not None and len(second.replay) == 0
     second.save()
     for replay in (0, 2):

@@ -32,7 +32,8 @@ def save(
     Args:
         folder: the run's checkpoint folder.
         step: RL (or SFT) steps completed.
-        policy: has ``save_pretrained``.
+        policy: has ``save_pretrained``; or ``save_checkpoint(folder)``, which writes ``model.safetensors`` with those
+            tensors of its state that change.
         optimizer: Adam-like; its per-parameter tensors are stored.
         state: plain values (JSON).
         tensors: further tensors, such as the reference replay.
@@ -44,7 +45,7 @@ def save(
     partial = folder / f".partial_{step:06d}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        policy.save_pretrained(partial)
+        getattr(policy, "save_checkpoint", policy.save_pretrained)(partial)
         save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
         save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, partial / "state.safetensors")
         write_json(partial / "state.json", {"step": step, **state})
@@ -76,7 +77,11 @@ def load(
         SrpoError: the checkpoint is damaged.
     """
     try:
-        policy.load_state_dict(load_file(folder / "model.safetensors"))
+        partial = hasattr(policy, "save_checkpoint")
+        loaded = policy.load_state_dict(load_file(folder / "model.safetensors"), strict=not partial)
+        trained = {n for n, p in policy.named_parameters() if p.requires_grad}
+        if partial and (wrong := [*trained.intersection(loaded.missing_keys), *loaded.unexpected_keys]):
+            raise KeyError(f"model.safetensors and the policy differ in {wrong[0]}")
         _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
         return json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors")
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:

@@ -56,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--max-steps", type=int, default=None, help="step limit; default: the suite's")
     evaluate.add_argument("--videos", type=int, default=0, help="filmed episodes per task")
     evaluate.add_argument("--workers", type=int, default=None)
+    evaluate.add_argument("--device", default="auto", help="of the network; auto: a GPU for OpenVLA")
+    evaluate.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto (OpenVLA)")
+    evaluate.add_argument("--images", type=int, default=None, help="pictures a decision: 1 or 2 (OpenVLA)")
+    evaluate.add_argument("--unnorm-key", default=None, help="statistics of actions; default: the suite's (OpenVLA)")
     evaluate.add_argument("--out", default=None, help="folder for eval.json and videos; default: print only")
 
     report = commands.add_parser("report", help="write RUN/report.html, one self-contained file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -17,7 +16,7 @@ from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
-from srpo.policies.compact import CompactPolicy
+from srpo.policies.loading import ModelOptions, load_policy
 from srpo.provenance import provenance, write_json
 from srpo.report import write_report
 from srpo.report.graded import write_graded
@@ -129,8 +128,8 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
         config = replace(config, workers=options.workers)
     run = Path(options.run)
     _fresh(run, options.resume, run / "metrics.csv")
-    policy = CompactPolicy.from_pretrained(options.policy)
     tasks = _tasks(config)
+    policy = load_policy(options.policy, config.model, config.suite)
     evaluation_states(config.protocol, config.evaluation_states)  # refuses what is impossible before any work
     _save_settings(run, "train", config, options.seed, {"policy": str(options.policy), "preset": options.preset})
     console = Console(steps=config.steps)
@@ -155,8 +154,7 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
         if options.resume and trainer.resume():
             console.message(f"resumed after step {trainer.done}")
         session.practise(trainer)
-        final = copy.deepcopy(policy)
-        final.load_state_dict(trainer.final_weights())
+        final = trainer.final_policy()
         final.save_pretrained(run / "policy")
         session.evaluate(final, "after", config.videos)
         for reason in collector.pool.stats.reasons:
@@ -215,11 +213,10 @@ class _Session:
                 row, record = trainer.step(_counting(progress))
             row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]
             if config.evaluate_every and trainer.done % config.evaluate_every == 0 and trainer.done < config.steps:
-                final = copy.deepcopy(trainer.policy)
-                final.load_state_dict(trainer.final_weights())
-                overall = self.evaluate(final, f"step {trainer.done}", 0)["overall"]
+                overall = self.evaluate(trainer.final_policy(), f"step {trainer.done}", 0)["overall"]
                 row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
-            trainer.save()
+            if trainer.done % config.save_every == 0 or trainer.done == config.steps:
+                trainer.save()
             metrics.log(row)
             board.log(row)
             self.console.step_table(row)
@@ -239,7 +236,11 @@ def _counting(progress: Any) -> Callable[[Episode], None]:
 
 def evaluate(options: argparse.Namespace) -> int:
     """``srpo eval``."""
-    policy = CompactPolicy.from_pretrained(options.policy)
+    policy = load_policy(
+        options.policy,
+        ModelOptions(device=options.device, dtype=options.dtype, images=options.images, unnorm_key=options.unnorm_key),
+        options.suite,
+    )
     indices = list(parse(options.tasks, tuple[int, ...], "tasks")) or None
     tasks = evaluation.shortened(libero.tasks(options.suite, indices), options.max_steps)
     requests = evaluation.evaluation_requests(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from srpo.algorithms import clipped_policy_loss
+from srpo.algorithms.policy_loss import PolicyLoss
 from srpo.policies.base import token_log_probs
 from srpo.types import Episode, SrpoError
 
@@ -25,6 +26,9 @@ class LearnerConfig:
         learning_rate: of Adam.
         epochs: passes over the decisions of a step.
         minibatch: decisions per gradient step.
+        budget: most tokens in one forward, as the policy counts them (decisions, if it does not); a minibatch is cut
+            into parts of decisions of like length, whose gradients are added up. 0: no limit.
+        fused: let one kernel do the whole optimiser step (where the device has it).
         grad_clip: largest gradient norm.
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
         kl_weight: beta, weight of the KL divergence to the policy before RL; at 0 it is not computed.
@@ -39,6 +43,8 @@ class LearnerConfig:
     learning_rate: float = 5e-5
     epochs: int = 2
     minibatch: int = 256
+    budget: int = 0
+    fused: bool = False
     grad_clip: float = 1.0
     clip_low: float = 0.2
     clip_high: float = 0.28
@@ -69,6 +75,11 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def to(self, device: torch.device) -> Decisions:
+        """The same on ``device``; inputs stay where they are, the policy fetches them."""
+        rest = (self.tokens, self.old_log_prob, self.advantage, self.mask)
+        return Decisions(self.inputs, *(v.to(device) for v in rest))
 
     def take(self, index: torch.Tensor) -> Decisions:
         """The decisions at ``index``."""
@@ -123,7 +134,7 @@ class Learner:
         self.temperature, self.seed = temperature, seed
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=config.fused or None
         )
         self.reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.kl_weight else None
 
@@ -142,6 +153,8 @@ class Learner:
         rows: list[dict[str, float]] = []
         self.policy.train()
         limit = float("inf") if self.config.target_kl is None else self.config.target_kl
+        if self.config.epochs > 1 and hasattr(self.policy, "freeze"):
+            decisions = self._frozen(decisions)
         for _ in range(self.config.epochs):
             order = torch.randperm(len(decisions), generator=generator)
             for index in order.split(self.config.minibatch):
@@ -164,8 +177,51 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rate * warm
 
+    def _frozen(self, decisions: Decisions) -> Decisions:
+        """The decisions with what the policy's frozen parts make of them, computed once for all epochs."""
+        parts = [
+            self.policy.freeze(decisions.take(index).inputs)  # type: ignore[operator]
+            for index in torch.arange(len(decisions)).split(16)
+        ]
+        return replace(decisions, inputs={k: torch.cat([p[k] for p in parts]) for k in parts[0]})
+
+    def _parts(self, batch: Decisions) -> list[Decisions]:
+        """The minibatch in parts within the budget; decisions of like length together, so that little is padded."""
+        if not self.config.budget:
+            return [batch]
+        sizes = getattr(self.policy, "sizes", None)
+        size = torch.as_tensor(sizes(batch.inputs)) if sizes else torch.ones(len(batch), dtype=torch.long)
+        order = torch.argsort(size, stable=True)
+        parts: list[list[int]] = [[]]
+        for i in order.tolist():
+            if parts[-1] and int(size[i]) * (len(parts[-1]) + 1) > self.config.budget:
+                parts.append([])
+            parts[-1].append(i)
+        return [batch.take(torch.tensor(p)) for p in parts]
+
     def _minibatch(self, batch: Decisions, share: float, step: int) -> dict[str, float]:
+        self.optimizer.zero_grad(set_to_none=True)
+        total = float(batch.mask.sum())
+        rows: list[dict[str, float]] = []
+        weights: list[float] = []
+        for part in self._parts(batch):
+            weights.append(float(part.mask.sum()) / total)
+            result = self._loss(part)
+            (result.loss * (min(1.0, share) * weights[-1])).backward()
+            rows.append(result.diagnostics())
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        row = _combined(rows, weights)
+        if not (torch.isfinite(norm) and np.isfinite(row["loss"])):
+            raise SrpoError(
+                f"The update of step {step} is not finite (loss {row['loss']:.3g}, gradient {float(norm):.3g}); "
+                "resume from the last checkpoint with a smaller learning rate."
+            )
+        self.optimizer.step()
+        return {"grad_norm": float(norm), **row}
+
+    def _loss(self, batch: Decisions) -> PolicyLoss:
         logits = self.policy.logits(batch.inputs)  # type: ignore[operator]
+        batch = batch.to(logits.device)
         log_prob, entropy = token_log_probs(
             logits, batch.tokens, self.temperature, self.config.entropy_weight != 0
         )
@@ -174,7 +230,7 @@ class Learner:
             with torch.no_grad():
                 reference_logits = self.reference.logits(batch.inputs)  # type: ignore[operator]
                 reference_log_prob, _ = token_log_probs(reference_logits, batch.tokens, self.temperature)
-        result = clipped_policy_loss(
+        return clipped_policy_loss(
             log_prob,
             batch.old_log_prob,
             batch.advantage,
@@ -186,13 +242,9 @@ class Learner:
             entropy=entropy,
             entropy_weight=self.config.entropy_weight,
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        (result.loss * min(1.0, share)).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
-        if not (torch.isfinite(norm) and torch.isfinite(result.loss)):
-            raise SrpoError(
-                f"The update of step {step} is not finite (loss {float(result.loss):.3g}, gradient {float(norm):.3g}); "
-                "resume from the last checkpoint with a smaller learning rate."
-            )
-        self.optimizer.step()
-        return {"grad_norm": float(norm), **result.diagnostics()}
+
+
+def _combined(rows: Sequence[dict[str, float]], weights: Sequence[float]) -> dict[str, float]:
+    """Diagnostics of a minibatch from those of its parts: means by weight, extremes."""
+    out = {k: float(np.dot([r[k] for r in rows], weights)) for k in rows[0]}
+    return out | {"ratio_min": min(r["ratio_min"] for r in rows), "ratio_max": max(r["ratio_max"] for r in rows)}

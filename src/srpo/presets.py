@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from srpo.collect import CollectConfig
 from srpo.learner import LearnerConfig
+from srpo.policies.loading import ModelOptions
 from srpo.rollout.runner import RolloutConfig
 from srpo.sft import SftConfig
 from srpo.trainer import TrainConfig
@@ -40,6 +41,27 @@ _COMPACT_RL = TrainConfig(
     learner=LearnerConfig(learning_rate=5e-5, epochs=4, minibatch=256, target_kl=0.1),
 )
 
+
+
+def _openvla(suite: str, steps: int, lora: bool) -> TrainConfig:
+    """The paper's settings (docs/method.md), RL steps to its result; adapters learn at a higher rate."""
+    return TrainConfig(
+        suite=suite,
+        steps=steps,
+        groups=64,
+        group_size=8,
+        temperature=1.6,
+        train_max_steps=512,
+        evaluate_every=10,
+        save_every=10,
+        rollout=RolloutConfig(world_model="vjepa2-vitg-384", max_environments=10, server_batch=16),
+        learner=LearnerConfig(
+            learning_rate=1e-4 if lora else 5e-6, epochs=1, minibatch=4096, budget=16_384, warmup=0, fused=True
+        ),
+        model=ModelOptions(train="lora" if lora else "full"),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "libero-quick": Preset(
         "one LIBERO-Object task on two CPU cores, in minutes",
@@ -61,6 +83,20 @@ PRESETS: dict[str, Preset] = {
         sft=SftConfig(steps=6000, batch=128),
         train=replace(_COMPACT_RL, suite="libero_spatial", steps=200, groups=16, evaluate_every=20),
     ),
+    **{
+        f"openvla-oft-libero-{name}{'-lora' if lora else ''}": Preset(
+            f"OpenVLA-OFT on {suite.replace('libero_', 'LIBERO-').title()}, as published"
+            + (", adapters alone: one 80 GB GPU" if lora else ": all weights, several GPUs"),
+            train=_openvla(suite, steps, lora),
+        )
+        for name, suite, steps in (
+            ("spatial", "libero_spatial", 80),
+            ("object", "libero_object", 60),
+            ("goal", "libero_goal", 104),
+            ("long", "libero_10", 220),
+        )
+        for lora in (False, True)
+    },
     "debug": Preset(
         "a tiny budget that touches everything (for tests; learns nothing)",
         collect=CollectConfig(demos=2),

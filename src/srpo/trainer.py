@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import torch
 from srpo import checkpoint
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.learner import Learner, LearnerConfig, flatten
+from srpo.policies.loading import ModelOptions
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.rollout.runner import RolloutConfig
@@ -53,11 +55,13 @@ class TrainConfig:
         evaluate_every: RL steps between evaluations on the way (0: none).
         videos: filmed evaluation episodes per task.
         anneal: let the learning rate fall linearly to zero over the run.
+        save_every: RL steps between checkpoints; the last step always makes one.
         average: decay per RL step of the running average of the weights that becomes the final policy (0: the last).
         seed: of the whole run.
         workers: rollout processes; None: one a core.
         rollout: see `RolloutConfig`.
         learner: see `LearnerConfig`.
+        model: see `ModelOptions`.
     """
 
     suite: str = "libero_object"
@@ -83,11 +87,13 @@ class TrainConfig:
     evaluate_every: int = 0
     videos: int = 4
     anneal: bool = False
+    save_every: int = 1
     average: float = 0.0
     seed: int = 0
     workers: int | None = None
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    model: ModelOptions = field(default_factory=ModelOptions)
 
     def __post_init__(self) -> None:
         if self.reward not in ("srpo", "sparse"):
@@ -209,7 +215,8 @@ class Trainer:
 
     @torch.inference_mode()
     def _features(self, episode: Episode) -> np.ndarray:
-        inputs = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
+        device = next(self.policy.parameters()).device
+        inputs = {k: torch.from_numpy(v).to(device) for k, v in episode.inputs.items()}
         return self.policy.features(inputs).float().cpu().numpy()
 
     def _grade(
@@ -257,9 +264,13 @@ class Trainer:
             for name, value in self.policy.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
 
-    def final_weights(self) -> dict[str, torch.Tensor]:
-        """The weights to keep: the running average if there is one, else the last."""
-        return self.average if self.average is not None else self.policy.state_dict()
+    def final_policy(self) -> Any:
+        """The policy to keep: one with the running average of the weights if there is one, else the last."""
+        if self.average is None:
+            return self.policy
+        final = copy.deepcopy(self.policy)
+        final.load_state_dict(self.average)
+        return final
 
     def save(self) -> Path:
         """Checkpoint: weights, optimiser, replay, values, average, step. (All random draws follow from the step.)"""

@@ -118,11 +118,13 @@ def write_checkpoint(folder: Path, *, proprio: bool = False, l1: bool = False, s
         weights = {f"module.{n}": torch.from_numpy(tensor("p." + n, s)) for n, s in own.items()}
         torch.save(weights, folder / "proprio_projector--150000_checkpoint.pt")
     if l1:
-        own = {"layer_norm1.weight": (7 * d,), "layer_norm1.bias": (7 * d,), "fc1.weight": (d, 7 * d), "fc1.bias": (d,),
-               "layer_norm2.weight": (d,), "layer_norm2.bias": (d,), "fc2.weight": (7, d), "fc2.bias": (7,)}  # fmt: skip
+        own = {
+            "layer_norm1.weight": (7 * d,), "layer_norm1.bias": (7 * d,), "fc1.weight": (d, 7 * d), "fc1.bias": (d,),
+            "layer_norm2.weight": (d,), "layer_norm2.bias": (d,), "fc2.weight": (7, d), "fc2.bias": (7,),
+        }  # fmt: skip
         for i in range(2):
-            own |= {f"mlp_resnet_blocks.{i}.ffn.0.weight": (d,), f"mlp_resnet_blocks.{i}.ffn.0.bias": (d,),
-                    f"mlp_resnet_blocks.{i}.ffn.1.weight": (d, d), f"mlp_resnet_blocks.{i}.ffn.1.bias": (d,)}  # fmt: skip
+            at = f"mlp_resnet_blocks.{i}.ffn."
+            own |= {f"{at}0.weight": (d,), f"{at}0.bias": (d,), f"{at}1.weight": (d, d), f"{at}1.bias": (d,)}
         weights = {f"module.model.{n}": torch.from_numpy(tensor("h." + n, s)) for n, s in own.items()}
         torch.save(weights, folder / "action_head--150000_checkpoint.pt")
     return folder

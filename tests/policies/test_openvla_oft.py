@@ -260,7 +260,7 @@ class TestCheckpoint:
 
     def test_wrong_number_of_images(self, folder):
         policy = OpenVlaOftPolicy.from_pretrained(folder, suite="libero_object", images=2)
-        with pytest.raises(SrpoError, match="'wrist'.*--images"):
+        with pytest.raises(SrpoError, match=r"'wrist'.*--images"):
             policy.prepare(observation())
         inputs = recorded_inputs(policy)
         with pytest.raises(SrpoError, match=r"takes 2 image\(s\) a decision, got 1"):

@@ -132,10 +132,7 @@ def _norm_stats(folder: Path, values: dict[str, Any], wanted: str | None) -> tup
 
 def _vision(folder: Path, values: dict[str, Any]) -> tuple[VitConfig, ...]:
     if "srpo_vision" in values:  # sizes that have no published name
-        return tuple(
-            VitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-            for one in values["srpo_vision"]
-        )
+        return tuple(_vit(one) for one in values["srpo_vision"])
     names = values.get("timm_model_ids") or []
     unknown = [n for n in names if n not in PUBLISHED]
     if unknown or not names or values.get("image_resize_strategy", "resize-naive") != "resize-naive":
@@ -144,6 +141,11 @@ def _vision(folder: Path, values: dict[str, Any]) -> tuple[VitConfig, ...]:
             f"'{values.get('image_resize_strategy')}' is not implemented; known: {', '.join(PUBLISHED)}, resize-naive."
         )
     return tuple(PUBLISHED[n] for n in names)
+
+
+def _vit(values: dict[str, Any]) -> VitConfig:
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return VitConfig(**plain)
 
 
 def load(
@@ -207,11 +209,8 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(read_json(index).get("weight_map", {}).values()))
-    else:
-        files = ["model.safetensors"]
-    for name in files:
+    where = read_json(index).get("weight_map", {}) if index.is_file() else {"": "model.safetensors"}
+    for name in sorted(set(where.values())):
         if not (folder / name).is_file():
             raise SrpoError(f"{folder} lacks {name}: fetch the whole checkpoint (safetensors, not .bin).")
         try:
@@ -295,7 +294,7 @@ def save(policy: OpenVlaOftPolicy, folder: Path) -> None:
 
     source = policy.source
     if source is None or not (source / "config.json").is_file():
-        raise SrpoError(f"The checkpoint {source} that the policy came from is gone; its other files are needed to save.")
+        raise SrpoError(f"The checkpoint {source} that the policy came from is gone, and its other files are needed.")
     folder.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
         other = file.suffix in (".json", ".py", ".model", ".txt") and not file.name.endswith(".index.json")

@@ -41,7 +41,7 @@ def jpeg(image: np.ndarray) -> np.ndarray:
         import simplejpeg
         from PIL import Image
     except ImportError as error:
-        raise SrpoError(f'OpenVLA\'s pictures need Pillow and simplejpeg ({error}): pip install "srpo[vla]".') from error
+        raise SrpoError(f'OpenVLA needs Pillow and simplejpeg ({error}): pip install "srpo[vla]".') from error
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=95, subsampling="4:2:0")
     return simplejpeg.decode_jpeg(buffer.getvalue(), "RGB", fastdct=True, fastupsample=False)

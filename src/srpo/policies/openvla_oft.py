@@ -133,13 +133,13 @@ class OpenVlaOftPolicy(nn.Module):
         super().__init__()
         if len(config.vision) == 1 and len(config.cameras) > 1:
             raise SrpoError(
-                f"The checkpoint has one vision transformer and takes 1 image, not {len(config.cameras)}: set --images 1."
+                f"A checkpoint with one vision transformer takes 1 image, not {len(config.cameras)}: set --images 1."
             )
         self.config = config
         self.front = FrontEnd(config.front)
         self.chunk, self.action_dim = config.front.chunk, config.front.action_dim
         self.vision_backbone = VisionBackbone(config.vision)
-        self.language_model = _llama(config.text)
+        self.language_model: Any = _llama(config.text)
         width = self.language_model.config.hidden_size
         self.projector = Projector(self.vision_backbone.width, width, len(config.vision) > 1)
         state = config.front.proprio
@@ -182,6 +182,12 @@ class OpenVlaOftPolicy(nn.Module):
     def tokens(self, actions: np.ndarray) -> np.ndarray:
         """See `FrontEnd.tokens`."""
         return self.front.tokens(actions)
+
+    def sizes(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B,) tokens of the language model's sequence of each decision."""
+        images = len(self.config.cameras) * self.config.vision[0].patches
+        fixed = 2 + images + (self.proprio_projector is not None) + self.chunk * self.action_dim
+        return (inputs["prompt"] != PAD).sum(1) + fixed
 
     @torch.no_grad()
     def freeze(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -257,6 +263,14 @@ class OpenVlaOftPolicy(nn.Module):
                 x = layer(x, attention_mask=mask, position_embeddings=rotary)
         return llama.norm(x)
 
+    def save_checkpoint(self, folder: Path) -> None:
+        """``model.safetensors`` with the weights that are trained, for a checkpoint."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {n: p.detach().contiguous() for n, p in self.named_parameters() if p.requires_grad}
+        save_file(trained, folder / "model.safetensors")
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the published layout, adapters merged; see `srpo.policies.openvla_checkpoint`."""
         from srpo.policies import openvla_checkpoint
@@ -284,7 +298,7 @@ def _bin_centres() -> torch.Tensor:
     return torch.tensor(np.append(centres, centres[-1]), dtype=torch.float32)
 
 
-def _llama(text: Mapping[str, Any]) -> nn.Module:
+def _llama(text: Mapping[str, Any]) -> Any:
     try:
         from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError as error:

@@ -106,7 +106,10 @@ class PolicyRunner:
 
     def __init__(self, config: RolloutConfig, policy_class: str, policy_config: Any) -> None:
         self.config = config
-        self.policy = plugins.load(policy_class)(policy_config).eval()
+        cls = plugins.load(policy_class)
+        # A policy that is asked elsewhere is not built here a second time, only what prepares and acts.
+        front_end = getattr(cls, "front_end", None) if config.inference == "server" else None
+        self.policy = front_end(policy_config.front) if front_end else cls(policy_config).eval()
         self._ask: Callable[[Inputs], np.ndarray] | None = None
         self.world_model = create(config.world_model) if config.world_model else None
         env_class = plugins.load(config.env)
