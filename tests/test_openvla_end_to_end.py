@@ -16,12 +16,12 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.timeout(600)
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE / "policies")])}
-BUDGET = (
-    "--rollout.env easy_libero:EasyLibero --tasks 0 --steps 2 --groups 2 --group-size 3 --rollout.max-steps 24 "
-    "--evaluation-states 2 --videos 1 --rollout.world-model pixels --rollout.inference server "
-    "--rollout.server-batch 4 --learner.minibatch 8 --learner.budget 1500 --learner.fused false --save-every 1 "
-    "--evaluate-every 0 --learner.learning-rate 1e-3"
-).split()
+BUDGET = """
+    --rollout.env easy_libero:EasyLibero --tasks 0 --steps 2 --groups 2 --group-size 3 --rollout.max-steps 24
+    --evaluation-states 2 --videos 1 --rollout.world-model pixels --rollout.inference server --rollout.server-batch 4
+    --learner.minibatch 8 --learner.budget 1500 --learner.fused false --learner.learning-rate 1e-3
+    --save-every 1 --evaluate-every 0
+""".split()  # noqa: SIM905
 
 
 def srpo(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess:
@@ -67,7 +67,8 @@ def test_resumed_after_the_first_step_it_ends_the_same(checkpoint: Path, trained
     for name in ("checkpoints/step_000002", "policy"):
         shutil.rmtree(run / name)
     (run / "eval_after.json").unlink()
-    srpo("train", "openvla-oft-libero-object", "--policy", checkpoint, "--run", run, "--workers", "1", *BUDGET, "--resume")
+    train = ("train", "openvla-oft-libero-object", "--policy", checkpoint)
+    srpo(*train, "--run", run, "--workers", "1", *BUDGET, "--resume")
     assert weights(run / "policy") == weights(trained / "policy")
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from srpo.distributed import full, like
 from srpo.provenance import write_json
 from srpo.types import SrpoError
 
@@ -26,6 +27,7 @@ def save(
     state: dict[str, Any],
     tensors: dict[str, torch.Tensor] | None = None,
     keep: int = 2,
+    write: bool = True,
 ) -> Path:
     """Write ``folder/step_NNNNNN`` and drop all but the newest ``keep``.
 
@@ -37,12 +39,19 @@ def save(
         optimizer: Adam-like; its per-parameter tensors are stored.
         state: plain values (JSON).
         tensors: further tensors, such as the reference replay.
+        keep: newest checkpoints that stay.
+        write: False: only help the process that writes to gather what is spread over all.
 
     Raises:
         SrpoError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     target = folder / f"step_{step:06d}"
     partial = folder / f".partial_{step:06d}"
+    if not write:
+        if hasattr(policy, "save_checkpoint"):
+            policy.save_checkpoint(None)
+        _optimizer_tensors(optimizer)
+        return target
     try:
         shutil.rmtree(partial, ignore_errors=True)
         getattr(policy, "save_checkpoint", policy.save_pretrained)(partial)
@@ -78,7 +87,9 @@ def load(
     """
     try:
         partial = hasattr(policy, "save_checkpoint")
-        loaded = policy.load_state_dict(load_file(folder / "model.safetensors"), strict=not partial)
+        pattern = policy.state_dict()
+        weights = {k: like(v, pattern.get(k, v)) for k, v in load_file(folder / "model.safetensors").items()}
+        loaded = policy.load_state_dict(weights, strict=not partial)
         trained = {n for n, p in policy.named_parameters() if p.requires_grad}
         if partial and (wrong := [*trained.intersection(loaded.missing_keys), *loaded.unexpected_keys]):
             raise KeyError(f"model.safetensors and the policy differ in {wrong[0]}")
@@ -93,12 +104,14 @@ def load(
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     state = optimizer.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v).contiguous() for i, s in state.items() for k, v in s.items()}
+    return {f"{i}.{k}": full(torch.as_tensor(v)).contiguous() for i, s in state.items() for k, v in s.items()}
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     state: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
+        whole = value.shape == parameters[int(index)].shape
+        state.setdefault(int(index), {})[key] = like(value, parameters[int(index)]) if whole else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

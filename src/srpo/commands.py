@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from srpo import presets
+from srpo import distributed, presets
 from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.envs import libero
@@ -126,8 +128,23 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
     config = override(_resolve(options).train, changes)
     if options.workers:
         config = replace(config, workers=options.workers)
-    run = Path(options.run)
-    _fresh(run, options.resume, run / "metrics.csv")
+    world = distributed.start()
+    shared = Path(options.run)
+    _fresh(shared, options.resume, shared / "metrics.csv")
+    before = not (shared / "eval_before.json").is_file()
+    world.wait()
+    with ExitStack() as stack:
+        run = shared
+        if not world.first:  # one process shows and writes; what the others note is thrown away
+            run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="srpo-")))
+            stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+        _train(options, config, run, world, before)
+    return 0
+
+
+def _train(
+    options: argparse.Namespace, config: TrainConfig, run: Path, world: distributed.World, before: bool
+) -> None:
     tasks = _tasks(config)
     policy = load_policy(options.policy, config.model, config.suite)
     evaluation_states(config.protocol, config.evaluation_states)  # refuses what is impossible before any work
@@ -147,29 +164,38 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
     torch.set_num_threads(default_workers())  # whatever the number of workers: the order of sums depends on it
     rollout = replace(config.rollout, world_model=config.rollout.world_model if config.reward == "srpo" else None)
     with Collector(policy, rollout, config.workers) as collector:
-        trainer = Trainer(config, policy, tasks, collector, create(config.rollout.world_model or "image"), run)
-        session = _Session(config, tasks, collector, run, console, str(options.policy))
-        if not (run / "eval_before.json").is_file():
-            session.evaluate(policy, "before", config.videos)
+        world_model = create(config.rollout.world_model or "image")
+        trainer = Trainer(config, policy, tasks, collector, world_model, Path(options.run), world)
+        session = _Session(config, tasks, collector, run, console, str(options.policy), world)
+        if before:
+            session.evaluate(trainer.learner.acting, "before", config.videos)
         if options.resume and trainer.resume():
             console.message(f"resumed after step {trainer.done}")
         session.practise(trainer)
         final = trainer.final_policy()
-        final.save_pretrained(run / "policy")
-        session.evaluate(final, "after", config.videos)
+        if world.first or trainer.learner.sharded:
+            final.save_pretrained(run / "policy" if world.first else None)
+        session.evaluate(trainer.learner.acting if trainer.learner.sharded else final, "after", config.videos)
         for reason in collector.pool.stats.reasons:
             console.warning(f"a worker was replaced: {reason.strip().splitlines()[-1]}")
-    console.message(f"report: {write_report(run)}")
-    return 0
+    if world.first:
+        console.message(f"report: {write_report(run)}")
 
 
 class _Session:
     """One run of ``srpo train``: evaluations and steps, shown and logged."""
 
     def __init__(
-        self, config: TrainConfig, tasks: Sequence[Task], collector: Collector, run: Path, console: Console, start: str
+        self,
+        config: TrainConfig,
+        tasks: Sequence[Task],
+        collector: Collector,
+        run: Path,
+        console: Console,
+        start: str,
+        world: distributed.World,
     ) -> None:
-        self.config, self.tasks, self.collector = config, tasks, collector
+        self.config, self.tasks, self.collector, self.world = config, tasks, collector, world
         self.run, self.console, self.start = run, console, start
 
     def evaluate(self, policy: Any, phase: str, videos: int) -> dict[str, Any]:
@@ -182,7 +208,8 @@ class _Session:
             self.config.decoding,
         )
         with self.console.phase(f"evaluate ({phase})", len(requests), "episodes") as progress:
-            episodes = evaluation.evaluate(self.collector, policy, requests, _counting(progress))
+            own = self.world.share(requests)
+            episodes = self.world.gather(evaluation.evaluate(self.collector, policy, own, _counting(progress)))
         result = evaluation.result(
             episodes,
             checkpoint=self.start if phase == "before" else str(self.run / "policy"),
@@ -213,7 +240,8 @@ class _Session:
                 row, record = trainer.step(_counting(progress))
             row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]
             if config.evaluate_every and trainer.done % config.evaluate_every == 0 and trainer.done < config.steps:
-                overall = self.evaluate(trainer.final_policy(), f"step {trainer.done}", 0)["overall"]
+                deciding = trainer.learner.acting if trainer.learner.sharded else trainer.final_policy()
+                overall = self.evaluate(deciding, f"step {trainer.done}", 0)["overall"]
                 row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
             if trainer.done % config.save_every == 0 or trainer.done == config.steps:
                 trainer.save()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from srpo import distributed
 from srpo.algorithms import clipped_policy_loss
 from srpo.algorithms.policy_loss import PolicyLoss
 from srpo.policies.base import token_log_probs
@@ -28,6 +29,8 @@ class LearnerConfig:
         minibatch: decisions per gradient step.
         budget: most tokens in one forward, as the policy counts them (decisions, if it does not); a minibatch is cut
             into parts of decisions of like length, whose gradients are added up. 0: no limit.
+        shard: with several processes, spread weights, gradients and optimiser over them (FSDP2); otherwise each has
+            all of it, and gradients are added up.
         fused: let one kernel do the whole optimiser step (where the device has it).
         grad_clip: largest gradient norm.
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
@@ -44,6 +47,7 @@ class LearnerConfig:
     epochs: int = 2
     minibatch: int = 256
     budget: int = 0
+    shard: bool = True
     fused: bool = False
     grad_clip: float = 1.0
     clip_low: float = 0.2
@@ -127,10 +131,29 @@ class Learner:
         config: see `LearnerConfig`.
         temperature: at which the rollouts were sampled; log-probabilities are read at the same one.
         seed: of the order of minibatches (together with the step number).
+        world: the processes that share the work.
+
+    Attributes:
+        acting: the policy that rollouts are to use: the policy itself, or a whole copy of one that is sharded.
     """
 
-    def __init__(self, policy: torch.nn.Module, config: LearnerConfig, temperature: float, seed: int) -> None:
-        self.policy, self.config = policy, config
+    def __init__(
+        self,
+        policy: torch.nn.Module,
+        config: LearnerConfig,
+        temperature: float,
+        seed: int,
+        world: distributed.World = distributed.ALONE,
+    ) -> None:
+        self.policy, self.config, self.world = policy, config, world
+        self.acting = policy
+        # Small policies and adapters are kept whole by each process.
+        trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+        large = hasattr(policy, "parts") and 2 * trained > sum(p.numel() for p in policy.parameters())
+        self.sharded = world.size > 1 and config.shard and large
+        if self.sharded:
+            self.acting = _acting_copy(policy)
+            distributed.shard(policy, world)
         self.temperature, self.seed = temperature, seed
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -165,11 +188,19 @@ class Learner:
             if rows[-1]["approx_kl"] > limit:
                 break
         self.policy.eval()
+        self.refresh()
         stats = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
         stats["approx_kl_last"] = rows[-1]["approx_kl"]
         stats["ratio_max"] = max(r["ratio_max"] for r in rows)
         stats["ratio_min"] = min(r["ratio_min"] for r in rows)
         return {**stats, "decisions": float(len(decisions)), "gradient_steps": float(len(rows))}
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring `acting` up to date."""
+        if self.sharded:
+            for copied, own in zip(self.acting.parameters(), self.policy.parameters(), strict=True):
+                copied.copy_(distributed.full(own))
 
     def _set_learning_rate(self, rate: float) -> None:
         taken = next((float(s["step"]) for s in self.optimizer.state.values()), 0.0)
@@ -187,8 +218,10 @@ class Learner:
 
     def _parts(self, batch: Decisions) -> list[Decisions]:
         """The minibatch in parts within the budget; decisions of like length together, so that little is padded."""
-        if not self.config.budget:
+        if not self.config.budget and self.world.size == 1:
             return [batch]
+        if not self.config.budget:
+            return [batch.take(i) for i in torch.arange(len(batch)).chunk(self.world.size)]
         sizes = getattr(self.policy, "sizes", None)
         size = torch.as_tensor(sizes(batch.inputs)) if sizes else torch.ones(len(batch), dtype=torch.long)
         order = torch.argsort(size, stable=True)
@@ -202,15 +235,21 @@ class Learner:
     def _minibatch(self, batch: Decisions, share: float, step: int) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
         total = float(batch.mask.sum())
-        rows: list[dict[str, float]] = []
-        weights: list[float] = []
-        for part in self._parts(batch):
-            weights.append(float(part.mask.sum()) / total)
+        parts = self._parts(batch)
+        found: list[tuple[dict[str, float], float]] = []
+        for number in range(self.world.rank, -(-len(parts) // self.world.size) * self.world.size, self.world.size):
+            # Every process must run as often as the others: beyond the last part, the first again, without weight.
+            part = parts[number if number < len(parts) else 0]
+            weight = float(part.mask.sum()) / total if number < len(parts) else 0.0
             result = self._loss(part)
-            (result.loss * (min(1.0, share) * weights[-1])).backward()
-            rows.append(result.diagnostics())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
-        row = _combined(rows, weights)
+            # Sharded gradients are averaged over the processes, and are wanted as a sum.
+            (result.loss * (min(1.0, share) * weight * (self.world.size if self.sharded else 1))).backward()
+            found.append((result.diagnostics(), weight))
+        if self.world.size > 1 and not self.sharded:
+            for p in self.parameters:
+                torch.distributed.all_reduce(p.grad if p.grad is not None else torch.zeros_like(p))
+        norm = distributed.full(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip))
+        row = _combined([f for f in self.world.gather(found) if f[1] > 0])
         if not (torch.isfinite(norm) and np.isfinite(row["loss"])):
             raise SrpoError(
                 f"The update of step {step} is not finite (loss {row['loss']:.3g}, gradient {float(norm):.3g}); "
@@ -244,7 +283,17 @@ class Learner:
         )
 
 
-def _combined(rows: Sequence[dict[str, float]], weights: Sequence[float]) -> dict[str, float]:
-    """Diagnostics of a minibatch from those of its parts: means by weight, extremes."""
+def _acting_copy(policy: torch.nn.Module) -> torch.nn.Module:
+    """A whole policy for rollouts beside a sharded one; on a GPU in bfloat16."""
+    copied = copy.deepcopy(policy).eval().requires_grad_(False)
+    for parameter in copied.parameters():
+        if parameter.device.type == "cuda":
+            parameter.data = parameter.data.bfloat16()
+    return copied
+
+
+def _combined(parts: Sequence[tuple[dict[str, float], float]]) -> dict[str, float]:
+    """Diagnostics of a minibatch from those of its parts and their weights: means, extremes."""
+    rows, weights = [row for row, _ in parts], [weight for _, weight in parts]
     out = {k: float(np.dot([r[k] for r in rows], weights)) for k in rows[0]}
     return out | {"ratio_min": min(r["ratio_min"] for r in rows), "ratio_max": max(r["ratio_max"] for r in rows)}

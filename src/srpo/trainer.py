@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from srpo import checkpoint
+from srpo import checkpoint, distributed
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.learner import Learner, LearnerConfig, flatten
 from srpo.policies.loading import ModelOptions
@@ -119,6 +119,7 @@ class Trainer:
         collector: rolls out.
         world_model: embeds episodes (not called when the reward is sparse).
         run: run folder, for checkpoints.
+        world: the processes that share the work, see `srpo.distributed`.
     """
 
     def __init__(
@@ -129,8 +130,9 @@ class Trainer:
         collector: Collector,
         world_model: WorldModel,
         run: Path,
+        world: distributed.World = distributed.ALONE,
     ) -> None:
-        self.config, self.policy = config, policy
+        self.config, self.policy, self.world = config, policy, world
         self.collector, self.world_model = collector, world_model
         self.run_folder = run
         if config.credit == "decision" and not hasattr(policy, "features"):
@@ -141,7 +143,9 @@ class Trainer:
             tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
             config.train_states,
         )  # fmt: skip
-        self.learner = Learner(policy, config.learner, config.temperature, config.seed)
+        self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
+        if self.learner.sharded and (config.average or config.credit == "decision"):
+            raise SrpoError("A sharded policy has neither --average nor --credit decision: leave them out.")
         self.replay = ReferenceReplay(config.replay) if config.replay else None
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
@@ -153,7 +157,10 @@ class Trainer:
         # The first two groups are filmed; the report shows how their failures were graded.
         filmed = 2 * self.config.group_size if self.config.reward == "srpo" else 0
         requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(self.sampler.requests(self.done))]
-        episodes, embeddings = self._roll_out(requests, on_episode)
+        episodes, embeddings = self._roll_out(self.world.share(requests), on_episode)
+        if self.world.size > 1:
+            vectors = None if embeddings is None else np.stack(self.world.gather(list(embeddings)))
+            episodes, embeddings = self.world.gather(episodes), vectors
         rolled_out = time.perf_counter()
 
         success = np.array([e.success for e in episodes])
@@ -183,7 +190,7 @@ class Trainer:
         """The episodes and, if failures are to be graded, their embeddings (N, E). An episode is embedded as soon as
         it has ended, while others still run."""
         if self.config.reward == "sparse":
-            return self.collector.collect(self.policy, requests, on_episode), None
+            return self.collector.collect(self.learner.acting, requests, on_episode), None
         embedding: dict[int, Future[np.ndarray]] = {}
         with ThreadPoolExecutor(1) as encoder:
 
@@ -193,7 +200,7 @@ class Trainer:
                 embedding[id(episode)] = encoder.submit(self.world_model.embed, [episode.frame_features])
                 on_episode(episode)
 
-            episodes = self.collector.collect(self.policy, requests, ended)
+            episodes = self.collector.collect(self.learner.acting, requests, ended)
         return episodes, np.concatenate([embedding[id(e)].result() for e in episodes])
 
     def _advantages(
@@ -285,7 +292,13 @@ class Trainer:
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
         return checkpoint.save(
-            self.run_folder / "checkpoints", self.done, self.policy, self.learner.optimizer, state, tensors
+            self.run_folder / "checkpoints",
+            self.done,
+            self.policy,
+            self.learner.optimizer,
+            state,
+            tensors,
+            write=self.world.first,
         )
 
     def resume(self) -> bool:
@@ -294,6 +307,7 @@ class Trainer:
         if folder is None:
             return False
         state, tensors = checkpoint.load(folder, self.policy, self.learner.optimizer)
+        self.learner.refresh()
         self.done = int(state["step"])
         # A part that the saved run did not have starts afresh.
         if self.replay is not None and "replay" in state:

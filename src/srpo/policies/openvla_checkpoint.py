@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from srpo.distributed import full
 from srpo.policies.openvla_frontend import FrontEndConfig, Normalisation, read_json, statistics
 from srpo.policies.openvla_oft import OpenVlaConfig, OpenVlaOftPolicy
 from srpo.policies.openvla_vision import PUBLISHED, VitConfig
@@ -265,8 +266,9 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def published_state(policy: OpenVlaOftPolicy) -> dict[str, torch.Tensor]:
-    """Weights by their published names, adapters merged into what they adapt."""
+def published_state(policy: OpenVlaOftPolicy, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Weights on the CPU by their published names, adapters merged into what they adapt. Without ``keep`` nothing:
+    weights that are spread are gathered one at a time for the process that keeps them."""
     merged: dict[str, torch.Tensor] = {}
     adapted = {n: m for n, m in policy.named_modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")}
     for key, value in policy.state_dict().items():
@@ -275,16 +277,20 @@ def published_state(policy: OpenVlaOftPolicy) -> dict[str, torch.Tensor]:
         if key.endswith(".base_layer.weight"):
             name = key.removesuffix(".base_layer.weight")
             delta = adapted[name].get_delta_weight("default").to(value.device)
-            merged[f"{name}.weight"] = (value.float() + delta.float()).to(value.dtype)
+            whole, target = (value.float() + delta.float()).to(value.dtype), f"{name}.weight"
         else:
-            merged[key] = value
-    return {k: v.detach() for k, v in merged.items()}
+            whole, target = full(value), key
+        if keep:
+            merged[target] = whole.detach().cpu()
+    return merged
 
 
-def save(policy: OpenVlaOftPolicy, folder: Path) -> None:
+def save(policy: OpenVlaOftPolicy, folder: Path | None) -> None:
     """Write the published layout.
 
-    What the policy was loaded from supplies the files that do not change and the weights that are never read.
+    What the policy was loaded from supplies the files that do not change, the weights that are never read, and the type
+    (bfloat16 for the published ones). Without a folder nothing is written; where weights are spread over processes, all
+    must call, and one has the folder.
 
     Raises:
         SrpoError: the source folder is gone.
@@ -292,6 +298,9 @@ def save(policy: OpenVlaOftPolicy, folder: Path) -> None:
     """
     from huggingface_hub import save_torch_state_dict
 
+    state = published_state(policy, folder is not None)
+    if folder is None:
+        return
     source = policy.source
     if source is None or not (source / "config.json").is_file():
         raise SrpoError(f"The checkpoint {source} that the policy came from is gone, and its other files are needed.")
@@ -300,16 +309,16 @@ def save(policy: OpenVlaOftPolicy, folder: Path) -> None:
         other = file.suffix in (".json", ".py", ".model", ".txt") and not file.name.endswith(".index.json")
         if file.is_file() and other and file.resolve() != (folder / file.name).resolve():
             shutil.copyfile(file, folder / file.name)
-    state = published_state(policy)
     for part in ("proprio_projector", "action_head"):
         if path := _component(source, part):
             prefix = "model." if part == "action_head" else ""
             own = {prefix + k.removeprefix(f"{part}."): v.cpu() for k, v in state.items() if k.startswith(f"{part}.")}
             torch.save(own, folder / path.name)
             state = {k: v for k, v in state.items() if not k.startswith(f"{part}.")}
-    dtype = getattr(torch, policy.config.dtype)
-    state |= {k: v.to(dtype) for k, v in _tensors(source) if _unread(k, policy.config.vision)}
-    save_torch_state_dict({k: v.contiguous() for k, v in state.items()}, str(folder))
+    state |= {k: v for k, v in _tensors(source) if _unread(k, policy.config.vision)}
+    published = read_json(source / "config.json").get("torch_dtype")
+    dtype = torch.bfloat16 if published == "bfloat16" else getattr(torch, policy.config.dtype)
+    save_torch_state_dict({k: v.to(dtype).contiguous().clone() for k, v in state.items()}, str(folder))
     config = policy.config
     notes = {"cameras": list(config.cameras), "image_size": config.image_size, "chunk": policy.chunk,
              "center_crop": config.front.center_crop, "prompt_length": config.front.prompt_length,

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from srpo.distributed import full
 from srpo.policies.action_tokens import N_BINS
 from srpo.policies.base import Inputs
 from srpo.policies.openvla_frontend import BOS, PAD, STOP, FrontEnd, FrontEndConfig
@@ -127,6 +128,7 @@ class OpenVlaOftPolicy(nn.Module):
     """
 
     front_end = FrontEnd
+    forward_methods = ("logits", "features", "freeze")
     centres: torch.Tensor
 
     def __init__(self, config: OpenVlaConfig) -> None:
@@ -183,6 +185,11 @@ class OpenVlaOftPolicy(nn.Module):
         """See `FrontEnd.tokens`."""
         return self.front.tokens(actions)
 
+    def parts(self) -> list[nn.Module]:
+        """Modules to gather one at a time where the weights are spread over processes."""
+        eyes = [self.vision_backbone.featurizer, self.vision_backbone.fused_featurizer]
+        return [b for eye in eyes if eye is not None for b in eye.blocks] + list(self.language_model.model.layers)
+
     def sizes(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B,) tokens of the language model's sequence of each decision."""
         images = len(self.config.cameras) * self.config.vision[0].patches
@@ -200,6 +207,11 @@ class OpenVlaOftPolicy(nn.Module):
 
     def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, chunk * A, 256) logits of the action bins, float32; bin k is token id V - 1 - k of the vocabulary."""
+        half = self.centres.device.type == "cuda" and self.config.dtype == "float32"
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            return self._logits(inputs)
+
+    def _logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         hidden = self._hidden(inputs) if torch.is_grad_enabled() else self._rollout_hidden(inputs)
         if self.action_head is not None:
             mean = self.action_head(hidden.unflatten(1, (self.chunk, -1)).flatten(2)).flatten(1).float()
@@ -263,19 +275,22 @@ class OpenVlaOftPolicy(nn.Module):
                 x = layer(x, attention_mask=mask, position_embeddings=rotary)
         return llama.norm(x)
 
-    def save_checkpoint(self, folder: Path) -> None:
-        """``model.safetensors`` with the weights that are trained, for a checkpoint."""
+    def save_checkpoint(self, folder: Path | None) -> None:
+        """``model.safetensors`` with the weights that are trained, for a checkpoint. Without a folder: help the process
+        that writes to gather them."""
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = {n: p.detach().contiguous() for n, p in self.named_parameters() if p.requires_grad}
-        save_file(trained, folder / "model.safetensors")
+        trained = {n: full(p.detach()).contiguous() for n, p in self.named_parameters() if p.requires_grad}
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(trained, folder / "model.safetensors")
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the published layout, adapters merged; see `srpo.policies.openvla_checkpoint`."""
+    def save_pretrained(self, folder: str | Path | None) -> None:
+        """Write the published layout, adapters merged; see `srpo.policies.openvla_checkpoint`. Without a folder: as
+        `save_checkpoint`."""
         from srpo.policies import openvla_checkpoint
 
-        openvla_checkpoint.save(self, Path(folder))
+        openvla_checkpoint.save(self, Path(folder) if folder is not None else None)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> OpenVlaOftPolicy:
