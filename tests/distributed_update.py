@@ -21,7 +21,8 @@ def decisions(policy: OpenVlaOftPolicy, count: int = 7) -> Decisions:
     rows = []
     for i in range(count):
         image = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
-        rows.append(policy.prepare(Observation({"agentview": image}, np.zeros(8, np.float32), "go" + " left" * (i % 3))))
+        words = "go" + " left" * (i % 3)
+        rows.append(policy.prepare(Observation({"agentview": image}, np.zeros(8, np.float32), words)))
     return Decisions(
         inputs={k: torch.from_numpy(np.stack([r[k] for r in rows])) for k in rows[0]},
         tokens=torch.from_numpy(rng.integers(0, 256, (count, 56)).astype(np.int16)),

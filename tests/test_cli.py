@@ -81,11 +81,11 @@ def test_mistakes_are_answered_in_one_sentence(
 
 
 def test_eval_reads_task_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands.CompactPolicy, "from_pretrained", lambda folder: None)
+    monkeypatch.setattr(commands, "load_policy", lambda *_: None)
     assert "--tasks takes int values, not 'x'" in refusal(capsys, "eval", "p", "--tasks", "1,x")
 
 
-@pytest.mark.parametrize("arguments", [(), ("fly",), ("train", "debug"), ("sft", "debug", "--run", "r")])
+@pytest.mark.parametrize("arguments", [(), ("fly",), ("train",), ("sft", "debug", "--run", "r")])
 def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

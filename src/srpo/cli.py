@@ -40,8 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     sft.add_argument("--resume", action="store_true", help="continue an interrupted run")
 
     train = command("train", "practise with SRPO (or GRPO: --reward sparse)")
-    train.add_argument("--policy", required=True, help="policy folder to start from, such as RUN/policy of srpo sft")
-    train.add_argument("--run", required=True, help="run folder: policy, checkpoints, metrics, videos, report.html")
+    train.add_argument("--policy", help="policy folder to start from, such as RUN/policy of srpo sft, or a hub name")
+    train.add_argument("--run", help="run folder: policy, checkpoints, metrics, videos, report.html")
+    train.add_argument("--plan", action="store_true", help="only say what it needs: memory, time, what will not fit")
+    train.add_argument("--processes", type=int, default=1, help="GPUs to share the work (torchrun does it too)")
     train.add_argument("--resume", action="store_true", help="continue from the last completed step")
 
     evaluate = commands.add_parser("eval", help="success of a policy, with Wilson 95 %% intervals")

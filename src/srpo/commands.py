@@ -18,7 +18,7 @@ from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
-from srpo.policies.loading import ModelOptions, load_policy
+from srpo.policies.loading import ModelOptions, kind_of, load_policy
 from srpo.provenance import provenance, write_json
 from srpo.report import write_report
 from srpo.report.graded import write_graded
@@ -128,6 +128,12 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
     config = override(_resolve(options).train, changes)
     if options.workers:
         config = replace(config, workers=options.workers)
+    if options.plan:
+        return _show_plan(options, config)
+    if options.policy is None or options.run is None:
+        raise SrpoError("srpo train needs --policy (a folder or a hub name) and --run (a new folder).")
+    if options.processes > 1 and "WORLD_SIZE" not in os.environ:
+        return distributed.launch(options.processes, config.workers)
     world = distributed.start()
     shared = Path(options.run)
     _fresh(shared, options.resume, shared / "metrics.csv")
@@ -139,6 +145,16 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
             run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="srpo-")))
             stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
         _train(options, config, run, world, before)
+    return 0
+
+
+def _show_plan(options: argparse.Namespace, config: TrainConfig) -> int:
+    from srpo import plan
+
+    if kind_of(options.policy) != "openvla" if options.policy else not options.preset.startswith("openvla"):
+        print("A compact policy trains on two CPU cores within 3 GiB; docs/results.md says how long it takes.")
+        return 0
+    print(plan.text(plan.make(config, options.policy, options.processes), config))
     return 0
 
 
@@ -207,8 +223,8 @@ class _Session:
             videos,
             self.config.decoding,
         )
-        with self.console.phase(f"evaluate ({phase})", len(requests), "episodes") as progress:
-            own = self.world.share(requests)
+        own = self.world.share(requests)
+        with self.console.phase(f"evaluate ({phase})", len(own), "episodes") as progress:
             episodes = self.world.gather(evaluation.evaluate(self.collector, policy, own, _counting(progress)))
         result = evaluation.result(
             episodes,
@@ -236,7 +252,8 @@ class _Session:
         board.resume(trainer.done)
         config = self.config
         for _ in range(trainer.done, config.steps):
-            with self.console.phase("roll out", config.groups * config.group_size, "episodes") as progress:
+            own = len(self.world.share(range(config.groups * config.group_size)))
+            with self.console.phase("roll out", own, "episodes") as progress:
                 row, record = trainer.step(_counting(progress))
             row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]
             if config.evaluate_every and trainer.done % config.evaluate_every == 0 and trainer.done < config.steps:

@@ -7,6 +7,8 @@ same minibatches; of a minibatch each takes some parts. The result is that of on
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -75,6 +77,17 @@ def start() -> World:
             reason = str(error).splitlines()[0]
             raise SrpoError(f"The other processes cannot be reached ({reason}): start with torchrun.") from error
     return World(dist.get_rank(), size)
+
+
+def launch(processes: int, workers: int | None) -> int:
+    """Run this command again in ``processes`` processes, with the cores shared out; returns the exit code."""
+    cores = len(os.sched_getaffinity(0))
+    own = [] if workers else ["--workers", str(max(1, cores // processes))]
+    environment = {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    # The two dashes end the launcher's own options, one of which --run would be taken for.
+    command = [*launcher, "-m", "--", "srpo.cli", *sys.argv[1:], *own]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def full(value: torch.Tensor) -> torch.Tensor:
