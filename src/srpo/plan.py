@@ -32,7 +32,7 @@ WORLD_MODELS = {
     "vjepa2-vitg": (1.01e9, 36e12),
     "vjepa2-vitg-384": (1.01e9, 114e12),
 }
-_LLAMA = {"vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+LLAMA_7B = {"vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
           "num_attention_heads": 32}  # fmt: skip
 
 
@@ -70,11 +70,11 @@ def network(config: TrainConfig, policy: str | None) -> Network:
         from srpo.policies.openvla_checkpoint import read_config
 
         checkpoint = read_config(policy, suite=config.suite, **openvla_changes(config.model))
-        return _openvla(config, {**_LLAMA, **checkpoint.text}, checkpoint.vision, len(checkpoint.cameras))
-    return _openvla(config, _LLAMA, (DINOV2_LARGE, SIGLIP_SO400M), config.model.images or 1)
+        return openvla_network(config, {**LLAMA_7B, **checkpoint.text}, checkpoint.vision, len(checkpoint.cameras))
+    return openvla_network(config, LLAMA_7B, (DINOV2_LARGE, SIGLIP_SO400M), config.model.images or 1)
 
 
-def _openvla(config: TrainConfig, text: dict[str, Any], vision: tuple[Any, ...], images: int) -> Network:
+def openvla_network(config: TrainConfig, text: dict[str, Any], vision: tuple[Any, ...], images: int) -> Network:
     d, inner, depth = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
     layers = depth * (4 * d * d + 3 * d * inner + 2 * d)
     eyes = sum((v.depth - 1) * (4 * v.width**2 + 2 * v.width * v.mlp + 9 * v.width + v.mlp) for v in vision)

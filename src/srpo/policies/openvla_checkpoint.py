@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from srpo.distributed import full
-from srpo.policies.openvla_frontend import FrontEndConfig, Normalisation, read_json, statistics
+from srpo.policies.openvla_frontend import FrontEnd, FrontEndConfig, Normalisation, read_json, statistics
 from srpo.policies.openvla_oft import OpenVlaConfig, OpenVlaOftPolicy
 from srpo.policies.openvla_vision import PUBLISHED, VitConfig
 from srpo.types import SrpoError
@@ -169,6 +169,7 @@ def load(
     """
     folder = folder_of(name)
     config = read_config(folder, suite=suite, **options)
+    _ = FrontEnd(config.front).tokenizer  # says what is wrong with it before gigabytes are read
     with torch.device("meta"):
         policy = OpenVlaOftPolicy(replace(config, train="full", compile=False))
     dtype = getattr(torch, config.dtype)

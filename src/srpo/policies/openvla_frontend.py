@@ -88,15 +88,16 @@ class FrontEnd:
 
     Args:
         config: see `FrontEndConfig`.
-
-    Raises:
-        SrpoError: the tokenizer cannot be read.
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
         self.config = config
         self.chunk, self.action_dim = config.chunk, config.action_dim
-        self.tokenizer = _tokenizer(config.tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Read when first asked for; SrpoError if it cannot be."""
+        return _tokenizer(self.config.tokenizer)
 
     def eval(self) -> FrontEnd:
         """Itself; networks have a mode, this has none."""
