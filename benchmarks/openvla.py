@@ -3,9 +3,9 @@
     python benchmarks/openvla.py                                  # the 7B network, on a GPU
     python benchmarks/openvla.py --size small --batches 1,4       # to see that it runs, on a CPU
 
-Weights of the true shape are as fast as trained ones. A chunk is 8 actions, decided on one picture of 224 px and a
-prompt of 34 tokens. The update is the learner's own (clipped objective, gradient checkpointing, AdamW), on ``--decisions``
-decisions in parts of ``--budget`` tokens; utilisation counts forward and backward once each, as if nothing were
+Weights of the true shape are as fast as trained ones. A chunk is 8 actions, decided on one picture of 224 px and
+a prompt of 34 tokens. The update is the learner's own (clipped objective, gradient checkpointing, AdamW) on as many
+decisions as ``--decisions``, in parts of ``--budget`` tokens. Utilisation counts forward and backward once, as if nothing was
 recomputed, against ``--peak`` (an H100 SXM's dense bfloat16 by default). "language" trains the language model, "full"
 all of it, both with bfloat16 weights and Adam states, which is what fits one card.
 """

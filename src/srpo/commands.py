@@ -266,7 +266,10 @@ class _Session:
             board.log(row)
             self.console.step_table(row)
             if record.embeddings is not None and not (self.run / "graded.json").is_file():
-                write_graded(self.run, list(record.episodes), record.reward, record.embeddings, trainer.world_model)
+                write_graded(
+                    self.run, list(record.episodes), record.reward, record.embeddings, trainer.world_model,
+                    clustering=config.clustering,
+                )  # fmt: skip
         board.close()
 
 

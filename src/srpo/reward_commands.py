@@ -13,12 +13,13 @@ import numpy as np
 from srpo.data.episodes import EpisodeSet, RecordedEpisode
 from srpo.evaluation import reward_bench
 from srpo.evaluation.intervals import Interval
-from srpo.evaluation.progress_curves import progress_curves, window_embeddings
+from srpo.evaluation.progress_curves import aligned_curves, progress_curves, window_embeddings
 from srpo.provenance import provenance, write_json
 from srpo.rewards import progress_rewards
 from srpo.tracking import Console
 from srpo.types import InitialState, SrpoError, Task
 from srpo.world_models import create
+from srpo.world_models.base import MOMENTS, moments, trace
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -73,16 +74,23 @@ def score(options: argparse.Namespace) -> int:
     model = create(options.world_model)
     console = Console()
     with console.phase("embed", len(episodes), "episodes") as phase:
-        windows = []
+        aligned = options.clustering == "alignment"
+        windows, whole = [], []
         for episode in episodes:
             features = np.stack([model.frame_features(f, {}) for f in episode.frames])
-            windows += window_embeddings(model, [features])
+            windows += [trace(model, features)] if aligned else window_embeddings(model, [features])
+            whole.append(moments(model, [features])[0] if aligned else windows[-1][-1])
             phase.advance(1)
     success = np.array([e.success for e in episodes])
     task = np.array([e.task.id for e in episodes])
-    whole = np.stack([w[-1] for w in windows])
-    graded = progress_rewards(whole, success, task, formula=options.formula, clustering=options.clustering)
-    curves = progress_curves(windows, success, task, clustering=options.clustering)
+    graded = progress_rewards(
+        np.stack(whole), success, task, formula=options.formula, clustering=options.clustering,
+        moments=MOMENTS if aligned else None,
+    )  # fmt: skip
+    if aligned:
+        curves = aligned_curves(windows, success, task)
+    else:
+        curves = progress_curves(windows, success, task, clustering=options.clustering)
     without = sorted({t for t in task.tolist() if not success[task == t].any()})
     if without:
         console.warning(f"no success of {', '.join(without)}: their failures have reward 0 and no progress")

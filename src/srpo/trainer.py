@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import GroupSampler
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
+from srpo.world_models.base import MOMENTS, moments
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class TrainConfig:
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
-        clustering: ``"dbscan"``, ``"nearest"`` or ``"mean"``.
+        clustering: ``"dbscan"``, ``"nearest"``, ``"mean"``, ``"k-medoids"`` or ``"alignment"``, see `progress_rewards`.
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
             (see `group_relative_gae`).
         gae_lambda: of ``credit="decision"``.
@@ -192,16 +194,21 @@ class Trainer:
         if self.config.reward == "sparse":
             return self.collector.collect(self.learner.acting, requests, on_episode), None
         embedding: dict[int, Future[np.ndarray]] = {}
+        embed = partial(moments, self.world_model) if self._aligned else self.world_model.embed
         with ThreadPoolExecutor(1) as encoder:
 
             def ended(episode: Episode) -> None:
                 if episode.frame_features is None:
                     raise SrpoError("Grading failures needs a world model: set --rollout.world-model image.")
-                embedding[id(episode)] = encoder.submit(self.world_model.embed, [episode.frame_features])
+                embedding[id(episode)] = encoder.submit(embed, [episode.frame_features])
                 on_episode(episode)
 
             episodes = self.collector.collect(self.learner.acting, requests, ended)
         return episodes, np.concatenate([embedding[id(e)].result() for e in episodes])
+
+    @property
+    def _aligned(self) -> bool:
+        return self.config.clustering == "alignment"
 
     def _advantages(
         self, episodes: Sequence[Episode], reward: np.ndarray, group: np.ndarray
@@ -239,6 +246,7 @@ class Trainer:
             alpha=self.config.alpha,
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
+            moments=MOMENTS if self._aligned else None,
         )
         return StepRecord(episodes, graded.reward, embeddings, graded)
 

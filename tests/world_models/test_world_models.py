@@ -126,7 +126,7 @@ def test_by_name(name: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("vjepa", "choose image"), ("no.module:X", "Cannot load"), ("os:NoSuch", "Cannot load")]
+    ("name", "message"), [("vjepa", "choose change"), ("no.module:X", "Cannot load"), ("os:NoSuch", "Cannot load")]
 )
 def test_unknown_names(name: str, message: str) -> None:
     with pytest.raises(SrpoError, match=message):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from srpo.evaluation.intervals import rows_by
-from srpo.rewards import progress_curve, success_centres
+from srpo.rewards import aligned_progress, progress_curve, success_centres
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel
 
@@ -77,6 +77,29 @@ def progress_curves(
             limits = (0.0, max(float(d.max()) for d in far))
         for i, reference in references.items():
             curves[i] = progress_curve(windows[i], reference, limits)
+    return curves
+
+
+def aligned_curves(
+    traces: Sequence[np.ndarray], success: np.ndarray | Sequence[bool], task: Sequence[Hashable] | np.ndarray
+) -> list[np.ndarray]:
+    """Progress of every moment by `srpo.rewards.aligned_progress`, successes measured by the *other* successes.
+
+    Args:
+        traces: N arrays (T_i, E), a vector a frame.
+        success: (N,) bool.
+        task: (N,).
+
+    Returns:
+        N arrays (T_i,) float64 in [0, 1]; of NaN where the task has no (other) success.
+    """
+    won = np.asarray(success, dtype=bool)
+    curves = [np.full(len(t), np.nan) for t in traces]
+    for rows in rows_by(task, len(traces)):
+        for i in rows:
+            references = [np.asarray(traces[j]) for j in rows if won[j] and j != i]
+            if references:
+                curves[i] = aligned_progress(np.asarray(traces[i]), references)
     return curves
 
 

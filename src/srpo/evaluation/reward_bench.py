@@ -10,10 +10,11 @@ import numpy as np
 from srpo.data.episodes import RecordedEpisode
 from srpo.evaluation import reward_quality as quality
 from srpo.evaluation.intervals import Interval, stratified_bootstrap
-from srpo.evaluation.progress_curves import left_out_distances, progress_curves, window_embeddings
+from srpo.evaluation.progress_curves import aligned_curves, left_out_distances, progress_curves, window_embeddings
 from srpo.rewards import progress_rewards
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel
+from srpo.world_models.base import MOMENTS, moments, trace
 
 #: Measure -> what it is, in the order of the table.
 MEASURES = {
@@ -82,8 +83,9 @@ def grade(
     if not any(success[task == t].any() and not success[task == t].all() for t in set(task.tolist())):
         raise SrpoError("No task has both a success and a failure: record more episodes, of a half-trained policy.")
     features = [np.stack([world_model.frame_features(f, {}) for f in e.frames]) for e in episodes]
-    windows = window_embeddings(world_model, features)
-    whole = np.stack([w[-1] for w in windows])
+    aligned = clustering == "alignment"
+    windows = [] if aligned else window_embeddings(world_model, features)
+    whole = moments(world_model, features) if aligned else np.stack([w[-1] for w in windows])
     known = _reference_rows(success, task, references, seed)
     graded = np.where(success, 1.0, np.nan)
     failed = np.flatnonzero(~success)
@@ -94,9 +96,17 @@ def grade(
         formula=formula,
         clustering=clustering,
         references=(whole[known], task[known]),
+        moments=MOMENTS if aligned else None,
     )
     graded[failed] = found.reward
-    per_task = progress_curves(windows, success, task, clustering=clustering, scale="task")
+    if aligned:
+        curves = aligned_curves([trace(world_model, f) for f in features], success, task)
+        final = np.array([c[-1] for c in curves])
+        distance = 1.0 - final
+    else:
+        curves = progress_curves(windows, success, task, clustering=clustering)
+        final = np.array([c[-1] for c in progress_curves(windows, success, task, clustering=clustering, scale="task")])
+        distance = left_out_distances(whole, success, task, clustering)
     return Graded(
         success=success,
         task=task,
@@ -104,9 +114,9 @@ def grade(
         truth=np.array([e.true_progress[-1] for e in episodes], np.float64),
         best=np.array([e.true_progress.max() for e in episodes], np.float64),
         reward=graded,
-        distance=left_out_distances(whole, success, task, clustering),
-        curves=progress_curves(windows, success, task, clustering=clustering),
-        final=np.array([c[-1] for c in per_task]),
+        distance=distance,
+        curves=curves,
+        final=final,
     )
 
 

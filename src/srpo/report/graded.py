@@ -9,9 +9,10 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from srpo.provenance import write_json
-from srpo.rewards import progress_curve, success_centres
+from srpo.rewards import aligned_progress, progress_curve, success_centres
 from srpo.types import Episode
 from srpo.world_models import WorldModel
+from srpo.world_models.base import MOMENTS, trace
 
 _THUMBNAILS = 6
 
@@ -23,12 +24,14 @@ def write_graded(
     embeddings: np.ndarray,
     world_model: WorldModel,
     failures: int = 4,
+    clustering: str = "dbscan",
 ) -> Path | None:
     """Progress over time of one success and of failures from the best to the worst graded.
 
     The task is the first one that has a success and filmed failures. Progress is `srpo.rewards.progress_curve` of
     growing windows, all episodes on one scale: at 1 is the window nearest to a centre of the successes, at 0 the
-    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.)
+    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.) With alignment
+    it is `srpo.rewards.aligned_progress` of the moments.
 
     Args:
         run: run folder.
@@ -37,6 +40,7 @@ def write_graded(
         embeddings: (N, E) of the same episodes.
         world_model: made the embeddings.
         failures: how many failures to show.
+        clustering: how they were graded.
 
     Returns:
         ``run/graded.json``, or None where no task has both a success and a filmed failure.
@@ -52,13 +56,13 @@ def write_graded(
         failed = failed[np.argsort(-reward[failed])]
         spread = np.unique(np.linspace(0, len(failed) - 1, min(failures, len(failed))).round().astype(int))
         shown = [*np.flatnonzero(mine & success & filmed)[:1], *failed[spread]]
-        centres = success_centres(embeddings[mine & success], "dbscan")
-        windows = [_windows(episodes[i], world_model) for i in shown]
-        distance = cdist(np.concatenate(windows), centres, "sqeuclidean").min(1)
-        scale = (float(distance.min()), float(distance.max()))
+        if clustering == "alignment":
+            seen = _aligned([episodes[i] for i in shown], embeddings[mine & success], world_model, embeddings[shown])
+        else:
+            seen = _by_distance([episodes[i] for i in shown], embeddings[mine & success], world_model)
         curves = []
         for number, i in enumerate(shown):
-            progress = progress_curve(windows[number], centres, scale)
+            progress = seen[number]
             curves.append(
                 {
                     "label": "success" if success[i] else "failure",
@@ -72,6 +76,27 @@ def write_graded(
         write_json(path, {"task": task, "curves": curves})
         return path
     return None
+
+
+def _by_distance(episodes: list[Episode], successes: np.ndarray, world_model: WorldModel) -> list[np.ndarray]:
+    centres = success_centres(successes, "dbscan")
+    windows = [_windows(e, world_model) for e in episodes]
+    distance = cdist(np.concatenate(windows), centres, "sqeuclidean").min(1)
+    scale = (float(distance.min()), float(distance.max()))
+    return [progress_curve(w, centres, scale) for w in windows]
+
+
+def _aligned(
+    episodes: list[Episode], successes: np.ndarray, world_model: WorldModel, own: np.ndarray
+) -> list[np.ndarray]:
+    """Progress of each moment after the first, by the successes other than the episode itself, if there are others."""
+    curves = []
+    for episode, embedding in zip(episodes, own, strict=True):
+        others = successes[~(successes == embedding).all(1)]
+        references = (others if len(others) else successes).reshape(-1, MOMENTS, successes.shape[1] // MOMENTS)
+        assert episode.frame_features is not None
+        curves.append(aligned_progress(trace(world_model, episode.frame_features)[1:], references))
+    return curves
 
 
 def _windows(episode: Episode, world_model: WorldModel) -> np.ndarray:

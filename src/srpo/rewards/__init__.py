@@ -1,5 +1,6 @@
 """Rewards: progress in a world model's latent space (SRPO), and plain success. Pure functions of arrays."""
 
+from srpo.rewards.alignment import aligned_progress
 from srpo.rewards.clustering import success_centres
 from srpo.rewards.progress import ProgressRewards, progress_curve, progress_rewards
 from srpo.rewards.references import ReferenceReplay
@@ -8,6 +9,7 @@ from srpo.rewards.sparse import sparse_rewards
 __all__ = [
     "ProgressRewards",
     "ReferenceReplay",
+    "aligned_progress",
     "progress_curve",
     "progress_rewards",
     "sparse_rewards",

@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from srpo.types import SrpoError
 
-CLUSTERINGS = ("dbscan", "nearest", "mean", "k-medoids")
+CLUSTERINGS = ("dbscan", "nearest", "mean", "k-medoids", "alignment")
 MEDOIDS = 4
 
 # A split is believed if the shortest link between clusters is this many times the longest within one ...
@@ -50,7 +50,7 @@ def success_centres(embeddings: np.ndarray, clustering: str = "dbscan") -> np.nd
         return cluster_means(points, dbscan_labels(points))
     if clustering == "k-medoids":
         return points[medoids(points, MEDOIDS)]
-    raise SrpoError(f"No clustering named '{clustering}': choose {', '.join(CLUSTERINGS)}.")
+    raise SrpoError(f"No centres by '{clustering}': choose {', '.join(CLUSTERINGS[:4])}.")
 
 
 def cluster_means(points: np.ndarray, labels: np.ndarray) -> np.ndarray:

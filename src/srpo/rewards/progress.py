@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import expit
 
+from srpo.rewards.alignment import aligned_progress
 from srpo.rewards.clustering import CLUSTERINGS, cluster_means, success_centres
 from srpo.types import SrpoError
 
@@ -44,6 +45,7 @@ def progress_rewards(
     alpha: float = 0.8,
     clustering: str = "dbscan",
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None = None,
+    moments: int | None = None,
 ) -> ProgressRewards:
     """Grade the failures of a batch by their distance to the successes of the same task.
 
@@ -55,6 +57,9 @@ def progress_rewards(
     DBSCAN on standardised embeddings, plain L2 distance, min-max scaling, a ceiling of 0.6 (``alpha`` is not
     used).
 
+    ``clustering="alignment"`` replaces the distance by ``1 - aligned_progress`` of the episode's last moment
+    (`srpo.rewards.alignment`, not in the paper); an embedding then is ``moments`` vectors, one after the other.
+
     A task without a success here and among the references gives its failures 0: nothing is known about them.
 
     Args:
@@ -63,9 +68,10 @@ def progress_rewards(
         task: (N,) task of each episode: strings, integers or other hashables.
         formula: ``"paper"`` or ``"siirl"``.
         alpha: in (0, 1], supremum of a failure's reward (the paper's best value: 0.8).
-        clustering: ``"dbscan"``, ``"nearest"`` or ``"mean"``, see `success_centres`; ``"dbscan"`` means the
-            public code's own one under ``formula="siirl"``.
+        clustering: ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see `success_centres`; ``"dbscan"``
+            means the public code's own one under ``formula="siirl"``; or ``"alignment"``.
         references: further successes, from outside this batch: ((R, D) embeddings, (R,) tasks).
+        moments: vectors in an embedding, for alignment; it divides D.
 
     Raises:
         SrpoError: shapes do not fit, an unknown option, or an embedding that is zero or not finite.
@@ -74,6 +80,9 @@ def progress_rewards(
     points, tasks = _checked("embeddings", embeddings, task)
     succeeded = _checked_success(success, len(points))
     known, known_tasks = _reference_set(points, succeeded, tasks, references)
+    aligned, parts = clustering == "alignment", moments or 0
+    if aligned and (parts < 1 or points.shape[1] % parts):
+        raise SrpoError(f"Alignment needs moments=, the number of vectors in an embedding of {points.shape[1]} values.")
 
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
@@ -85,6 +94,14 @@ def progress_rewards(
         if not len(of_task):
             continue
         siirl = formula == "siirl"
+        if aligned:
+            n_clusters[name] = len(of_task)
+            if len(failed):
+                last = points[failed].reshape(len(failed), parts, -1)[:, -1]
+                d = 1.0 - aligned_progress(last, of_task.reshape(len(of_task), parts, -1))
+                distance[failed] = d
+                reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
+            continue
         own = siirl and clustering == "dbscan"
         centres = siirl_centres(of_task) if own else success_centres(of_task, clustering)
         n_clusters[name] = len(centres)

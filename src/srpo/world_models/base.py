@@ -60,22 +60,67 @@ def segment_means(features: np.ndarray, segments: int) -> np.ndarray:
     return np.stack([features[s:e].mean(0) for s, e in zip(starts, ends, strict=True)]).astype(np.float32)
 
 
+#: Moments of an episode that are kept for alignment.
+MOMENTS = 16
+
+
+def moments(world_model: WorldModel, features: Sequence[np.ndarray]) -> np.ndarray:
+    """Episodes as moments, for `srpo.rewards.progress_rewards` with ``clustering="alignment"``.
+
+    Args:
+        world_model: has ``trace(features (T, ...)) -> (T, E)``, a vector a frame.
+        features: N arrays (T_i, ...): the features of an episode's frames in time order.
+
+    Returns:
+        (N, MOMENTS * E) float32: the first moment, the last, and 14 evenly between.
+
+    Raises:
+        SrpoError: the world model knows whole episodes only.
+    """
+    traces = [trace(world_model, f) for f in features]
+    chosen = [np.linspace(0, len(t) - 1, MOMENTS).round().astype(int) for t in traces]
+    return np.stack([t[c].ravel() for t, c in zip(traces, chosen, strict=True)]).astype(np.float32)
+
+
+def trace(world_model: WorldModel, features: np.ndarray) -> np.ndarray:
+    """(T, E) float32, a vector a frame; SrpoError if the world model knows whole episodes only."""
+    own = getattr(world_model, "trace", None)
+    if own is None:
+        raise SrpoError(
+            f"{type(world_model).__name__} embeds whole episodes only: set --clustering dbscan, or use the world model "
+            "'change'."
+        )
+    return own(features)
+
+
+def change_since_first(features: np.ndarray) -> np.ndarray:
+    """(T, ...) to (T, E) float32, each frame less the first."""
+    flat = features.reshape(len(features), -1).astype(np.float32)
+    return flat - flat[:1]
+
+
 def create(name: str) -> WorldModel:
     """A world model by name.
 
-    ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
+    ``"change"``, ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
     ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights
-    from there; ``"compact:<folder>"``, trained by ``srpo world-model train``; or an import string ``module:Class``.
+    from there; ``"change:<folder>"`` or ``"compact:<folder>"``, made by ``srpo world-model``; or an import string
+    ``module:Class``.
 
     Raises:
         SrpoError: there is none of that name.
     """
+    from srpo.world_models.change import ChangeWorldModel
     from srpo.world_models.compact import CompactWorldModel
     from srpo.world_models.image import ImageWorldModel
     from srpo.world_models.length import LengthWorldModel
     from srpo.world_models.pixels import PixelWorldModel
     from srpo.world_models.vjepa2 import PUBLISHED, VJepa2WorldModel
 
+    if name == "change":
+        return ChangeWorldModel.from_pretrained()
+    if name.startswith("change:"):
+        return ChangeWorldModel.from_pretrained(name.removeprefix("change:"))
     if name == "image":
         return ImageWorldModel()
     if name == "image-random":
@@ -92,7 +137,8 @@ def create(name: str) -> WorldModel:
         from srpo.plugins import load
 
         return load(name)()
-    known = ", ".join(["image", "image-random", "pixels", "length", *PUBLISHED])
+    known = ", ".join(["change", "image", "image-random", "pixels", "length", *PUBLISHED])
     raise SrpoError(
-        f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or module:Class."
+        f"No world model named '{name}': choose {known}, or give change:<folder>, compact:<folder>, "
+        "vjepa2:<folder> or module:Class."
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from srpo.policies.backbone import shared_backbone
-from srpo.world_models.base import segment_means
+from srpo.world_models.base import change_since_first, segment_means
 
 _GRID = 4
 
@@ -34,6 +34,10 @@ class ImageWorldModel:
             stride16 = maps[0].half().numpy()
         pooled = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(stride16).float()[None], _GRID)
         return pooled.flatten().half().numpy()
+
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        """(T, 1792) float32: change of the pooled maps since the first frame."""
+        return change_since_first(features)
 
     def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """(N, (S - 1) * 1792) float32: successive differences of segment means."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from srpo.world_models.base import segment_means
+from srpo.world_models.base import change_since_first, segment_means
 
 
 class PixelWorldModel:
@@ -25,6 +25,10 @@ class PixelWorldModel:
         """(size * size * 3,) uint8."""
         small = Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BOX)
         return np.asarray(small).reshape(-1)
+
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        """(T, size * size * 3) float32: change since the first frame, in grey levels."""
+        return change_since_first(features)
 
     def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """(N, S * size * size * 3) float32 in [0, 1]."""
