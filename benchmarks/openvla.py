@@ -5,9 +5,9 @@
 
 Weights of the true shape are as fast as trained ones. A chunk is 8 actions, decided on one picture of 224 px and
 a prompt of 34 tokens. The update is the learner's own (clipped objective, gradient checkpointing, AdamW) on as many
-decisions as ``--decisions``, in parts of ``--budget`` tokens. Utilisation counts forward and backward once, as if nothing was
-recomputed, against ``--peak`` (an H100 SXM's dense bfloat16 by default). "language" trains the language model, "full"
-all of it, both with bfloat16 weights and Adam states, which is what fits one card.
+decisions as ``--decisions``, in parts of ``--budget`` tokens. Utilisation counts one forward and one backward, as if
+nothing were recomputed, against ``--peak`` (an H100 SXM's dense bfloat16 by default). "language" trains the language
+model, "full" all of it, both with bfloat16 weights and Adam states, which is what fits one card.
 """
 
 from __future__ import annotations
