@@ -235,3 +235,34 @@ def test_warm_up_and_schedule_set_the_learning_rate(tiny_policy) -> None:
         learner.optimizer.step()
     learner._set_learning_rate(0.5)  # three steps taken, this is the fourth: fully warm
     assert learner.optimizer.param_groups[0]["lr"] == 0.5
+
+
+class Sized(Table):
+    """The table, whose situation s is s + 1 tokens long."""
+
+    def sizes(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return inputs["situation"].long() + 1
+
+
+def test_parts_of_a_minibatch_keep_to_the_budget_and_put_like_with_like() -> None:
+    policy = Sized(4)
+    tokens = torch.zeros(6, 2, dtype=torch.long)
+    batch = on_policy(policy, {"situation": torch.tensor([3, 0, 2, 0, 3, 1])}, tokens, [1.0] * 6)
+    parts = Learner(policy, LearnerConfig(budget=5), 1.0, 0)._parts(batch)
+    sizes = [(p.inputs["situation"] + 1).tolist() for p in parts]
+    # In order of length 1 1 2 3 4 4: two of one token would fit with the two (3 x 2 > 5: no), and so on.
+    assert sizes == [[1, 1], [2], [3], [4], [4]]
+    assert [len(p) for p in Learner(Table(), LearnerConfig(budget=4), 1.0, 0)._parts(batch)] == [4, 2]
+
+
+@pytest.mark.parametrize("budget", [1, 3, 4])
+def test_parts_add_up_to_the_gradient_of_the_whole(budget: int) -> None:
+    whole, parted = Sized(3), Sized(3)
+    tokens = torch.tensor([[0, 1], [2, 0], [1, 1], [0, 2], [2, 2]])
+    mask = torch.tensor([[1, 1], [1, 0], [1, 1], [0, 1], [1, 1]], dtype=torch.bool)
+    inputs = {"situation": torch.tensor([0, 1, 2, 1, 0])}
+    batch = on_policy(whole, inputs, tokens, [1.0, -0.5, 2.0, 0.3, -1.0], mask)
+    one = Learner(whole, LearnerConfig(grad_clip=100.0), 1.0, 0)._minibatch(batch, 1.0, 0)
+    other = Learner(parted, LearnerConfig(grad_clip=100.0, budget=budget), 1.0, 0)._minibatch(batch, 1.0, 0)
+    torch.testing.assert_close(parted.table.grad, whole.table.grad)
+    assert other == pytest.approx(one, abs=1e-6)

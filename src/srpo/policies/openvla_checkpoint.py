@@ -47,7 +47,9 @@ def folder_of(name: str | Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise SrpoError('Fetching a checkpoint needs huggingface_hub: pip install "srpo[vla]".') from error
+        raise SrpoError(
+            f'{name} is no folder, and fetching it from the hub needs huggingface_hub: pip install "srpo[vla]".'
+        ) from error
     try:
         return Path(snapshot_download(str(name), allow_patterns=_WANTED))
     except Exception as error:  # the hub client raises errors of many libraries

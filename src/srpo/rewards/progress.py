@@ -74,13 +74,14 @@ def progress_rewards(
         moments: vectors in an embedding, for alignment; it divides D.
 
     Raises:
-        SrpoError: shapes do not fit, an unknown option, or an embedding that is zero or not finite.
+        SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for alignment, where it says
+            that nothing has moved) or not finite.
     """
     _check_options(formula, alpha, clustering)
-    points, tasks = _checked("embeddings", embeddings, task)
-    succeeded = _checked_success(success, len(points))
-    known, known_tasks = _reference_set(points, succeeded, tasks, references)
     aligned, parts = clustering == "alignment", moments or 0
+    points, tasks = _checked("embeddings", embeddings, task, aligned)
+    succeeded = _checked_success(success, len(points))
+    known, known_tasks = _reference_set(points, succeeded, tasks, references, aligned)
     if aligned and (parts < 1 or points.shape[1] % parts):
         raise SrpoError(f"Alignment needs moments=, the number of vectors in an embedding of {points.shape[1]} values.")
 
@@ -209,12 +210,13 @@ def _reference_set(
     succeeded: np.ndarray,
     tasks: list[Hashable],
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None,
+    zeros: bool,
 ) -> tuple[np.ndarray, list[Hashable]]:
     """((R, D), R tasks): this batch's successes and the references from outside."""
     known, known_tasks = points[succeeded], [t for t, s in zip(tasks, succeeded, strict=True) if s]
     if references is None or not len(references[0]):
         return known, known_tasks
-    extra, extra_tasks = _checked("references", *references)
+    extra, extra_tasks = _checked("references", *references, zeros)
     if extra.shape[1] != points.shape[1]:
         raise SrpoError(
             f"The references have {extra.shape[1]} dimensions and the embeddings {points.shape[1]}: "
@@ -232,8 +234,8 @@ def _check_options(formula: str, alpha: float, clustering: str) -> None:
         raise SrpoError(f"alpha is {alpha}: a failure must stay below a success, choose a value in (0, 1].")
 
 
-def _checked(name: str, embeddings: Any, task: Any) -> tuple[np.ndarray, list[Hashable]]:
-    points = _checked_embeddings(name, embeddings)
+def _checked(name: str, embeddings: Any, task: Any, zeros: bool) -> tuple[np.ndarray, list[Hashable]]:
+    points = _checked_embeddings(name, embeddings, zeros)
     tasks = task.tolist() if isinstance(task, np.ndarray) else list(task)
     if len(tasks) != len(points):
         raise SrpoError(f"{len(points)} {name} but {len(tasks)} tasks: pass one task per episode.")
@@ -244,12 +246,13 @@ def _checked(name: str, embeddings: Any, task: Any) -> tuple[np.ndarray, list[Ha
     return points, tasks
 
 
-def _checked_embeddings(name: str, embeddings: Any) -> np.ndarray:
+def _checked_embeddings(name: str, embeddings: Any, zeros: bool = False) -> np.ndarray:
+    """Float64, refused where not finite, or where all zeros unless these may mean that nothing has moved."""
     points = np.asarray(embeddings, dtype=np.float64)
     if points.ndim != 2:
         raise SrpoError(f"{name} has the shape {points.shape}: pass one vector per episode, shape (N, D).")
     norms = np.linalg.norm(points, axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0.0))
+    bad = np.flatnonzero(~np.isfinite(norms) | ((norms == 0.0) & (not zeros)))
     if len(bad):
         what = "all zeros" if norms[bad[0]] == 0.0 else "not finite (NaN or infinity)"
         raise SrpoError(

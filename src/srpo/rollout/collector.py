@@ -33,7 +33,7 @@ class Collector:
         cls = type(policy)
         self.workers = workers or default_workers()
         if config.inference == "auto":
-            local = next(policy.parameters()).device.type == "cpu"
+            local = next(policy.parameters()).device.type == "cpu" and not hasattr(cls, "front_end")
             config = replace(config, inference="worker" if local else "server")
         self.server = PolicyServer(config.server_batch) if config.inference == "server" else None
         self.pool = WorkerPool(

@@ -40,7 +40,7 @@ class RolloutConfig:
         max_environments: environments kept alive per worker (one a task).
         inference: where the policy decides: ``"worker"`` (a copy in each process: best for a small policy on CPUs),
             ``"server"`` (one policy, on its own device, for the decisions that wait) or ``"auto"``: server unless the
-            policy is on the CPU.
+            policy is small and on the CPU.
         server_batch: decisions per forward of the server; fewer are filled up, so that its shapes never change.
         true_progress: note at each decision point how far the task has really come (LIBERO's pick-and-place tasks
             only, see `srpo.evaluation.true_progress`), for judging rewards; ``Episode.info["true_progress"]``.
