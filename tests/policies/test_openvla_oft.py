@@ -306,6 +306,13 @@ class TestTraining:
         names = set(dict(openvla_checkpoint._tensors(tmp_path / "merged")))
         assert names == set(openvla_small.shapes())
 
+    def test_adapters_are_float32_on_bfloat16_weights(self, folder):
+        policy = OpenVlaOftPolicy.from_pretrained(folder, suite="libero_object", train="lora", dtype="bfloat16")
+        assert {p.dtype for p in policy.parameters() if p.requires_grad} == {torch.float32}
+        gradients = self.gradient(policy, recorded_inputs(policy))
+        assert len(gradients) == 28 and all(torch.isfinite(g).all() for g in gradients.values())
+        assert any(g.abs().max() > 0 for g in gradients.values())
+
     def test_frozen_eyes_look_once(self, folder):
         policy = OpenVlaOftPolicy.from_pretrained(folder, suite="libero_object", train="lora")
         inputs = recorded_inputs(policy)

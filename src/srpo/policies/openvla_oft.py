@@ -229,7 +229,7 @@ class OpenVlaOftPolicy(nn.Module):
         device = self.centres.device
         recompute = self.config.recompute and torch.is_grad_enabled()
         prompt = inputs["prompt"] if self.config.compile else _trimmed(inputs["prompt"])
-        padding = bool((prompt == PAD).any())
+        padding = self.config.compile or bool((prompt == PAD).any())
         prompt = prompt.to(device)
         seen = self._seen({k: v.to(device) for k, v in inputs.items() if k != "prompt"}, recompute)
         embed = self.language_model.model.embed_tokens
