@@ -204,7 +204,11 @@ class Trainer:
                 on_episode(episode)
 
             episodes = self.collector.collect(self.learner.acting, requests, ended)
-        return episodes, np.concatenate([embedding[id(e)].result() for e in episodes])
+        vectors = np.concatenate([embedding[id(e)].result() for e in episodes])
+        for episode in episodes:
+            if not episode.frames:  # of the others the report shows how they were graded
+                episode.frame_features = None
+        return episodes, vectors
 
     @property
     def _aligned(self) -> bool:

@@ -198,7 +198,6 @@ def _assembled(policy: OpenVlaOftPolicy, config: OpenVlaConfig, folder: Path, de
     policy.config = config
     policy.source = folder
     policy._trainable()
-    policy.set_compile(config.compile)
     return policy.eval()
 
 

@@ -152,11 +152,14 @@ class OpenVlaOftPolicy(nn.Module):
         for parameter in self.parameters():  # buffers keep their precision
             parameter.data = parameter.data.to(getattr(torch, config.dtype))
         self._trainable()
-        self.set_compile(config.compile)
+        self._compiled: tuple[int, Any] | None = None
 
-    def set_compile(self, wanted: bool) -> None:
-        """Whether torch.compile makes the forward of rollouts."""
-        self._rollout_hidden = torch.compile(self._hidden, mode="reduce-overhead") if wanted else self._hidden
+    def _rollout_hidden(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if not self.config.compile:
+            return self._hidden(inputs)
+        if self._compiled is None or self._compiled[0] != id(self):  # a copy of the policy must compile its own
+            self._compiled = id(self), torch.compile(self._hidden, mode="reduce-overhead")
+        return self._compiled[1](inputs)
 
     def _trainable(self) -> None:
         if self.config.train != "full":
