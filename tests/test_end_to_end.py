@@ -134,8 +134,9 @@ def test_doctor_passes_where_the_tests_run() -> None:
 
 def test_grading_by_alignment(folder: Path) -> None:
     run = folder / "aligned"
-    options = ["--clustering", "alignment", "--rollout.world-model", "change", "--groups", "4", "--group-size", "4", "--steps", "1"]
-    srpo("train", "debug", *EASY, *options, "--policy", folder / "sft/policy", "--run", run, "--workers", "2")
+    aligned = ("--clustering", "alignment", "--rollout.world-model", "change")
+    budget = ("--groups", "4", "--group-size", "4", "--steps", "1")
+    srpo("train", "debug", *EASY, *aligned, *budget, "--policy", folder / "sft/policy", "--run", run, "--workers", "2")
     graded = json.loads((run / "graded.json").read_text())
     assert all(0 <= p <= 1 for curve in graded["curves"] for p in curve["progress"])
     assert {curve["label"] for curve in graded["curves"]} == {"success", "failure"}
