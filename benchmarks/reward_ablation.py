@@ -2,7 +2,7 @@
 
     python benchmarks/reward_ablation.py runs/reward_episodes --world-models change,image,pixels
 
-A line a choice: way of comparing (clusterings of the paper's distance, or alignment), formula, and number of successes
+A line a choice: way of comparing (clusterings of the paper's distance, or coverage), formula, and number of successes
 known per task (drawn five times). Mean over tasks, with bootstrap 95 % intervals over episodes within task and outcome.
 Formulas are increasing functions of the same distance and can differ by ties alone, or where they cluster differently.
 """
@@ -46,16 +46,16 @@ def main() -> None:
         features = [np.stack([model.frame_features(f, {}) for f in e.frames]) for e in episodes]
         whole, parts = model.embed(features), moments(model, features)
         for clustering in CLUSTERINGS:
-            vectors = parts if clustering == "alignment" else whole
+            vectors = parts if clustering == "coverage" else whole
 
             def reward(known: np.ndarray, formula: str, clustering=clustering, vectors=vectors) -> np.ndarray:
                 return progress_rewards(
                     vectors[failed], success[failed], task[failed], formula=formula, clustering=clustering,
-                    references=(vectors[known], task[known]), moments=MOMENTS if clustering == "alignment" else None,
+                    references=(vectors[known], task[known]), moments=MOMENTS if clustering == "coverage" else None,
                 ).reward  # fmt: skip
 
             for formula in ("paper", "siirl"):
-                if formula == "siirl" and clustering not in ("dbscan", "alignment"):
+                if formula == "siirl" and clustering not in ("dbscan", "coverage"):
                     continue
                 graded = reward(np.flatnonzero(success), formula)
                 cells = []

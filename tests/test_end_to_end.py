@@ -132,11 +132,11 @@ def test_doctor_passes_where_the_tests_run() -> None:
     assert "MuJoCo" in done.stdout
 
 
-def test_grading_by_alignment(folder: Path) -> None:
-    run = folder / "aligned"
-    aligned = ("--clustering", "alignment", "--rollout.world-model", "change")
+def test_grading_by_coverage(folder: Path) -> None:
+    run = folder / "covered"
+    covering = ("--clustering", "coverage", "--rollout.world-model", "change")
     budget = ("--groups", "4", "--group-size", "4", "--steps", "1")
-    srpo("train", "debug", *EASY, *aligned, *budget, "--policy", folder / "sft/policy", "--run", run, "--workers", "2")
+    srpo("train", "debug", *EASY, *covering, *budget, "--policy", folder / "sft/policy", "--run", run, "--workers", "2")
     graded = json.loads((run / "graded.json").read_text())
     assert all(0 <= p <= 1 for curve in graded["curves"] for p in curve["progress"])
     assert {curve["label"] for curve in graded["curves"]} == {"success", "failure"}

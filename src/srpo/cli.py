@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("--every", type=int, default=8, help="read every n-th frame of a video")
     for part in (bench, scoring):
         part.add_argument("--formula", default="paper", help="paper or siirl")
-        part.add_argument("--clustering", default="dbscan", help="dbscan, nearest, mean, k-medoids, alignment")
+        part.add_argument("--clustering", default="dbscan", help="dbscan, nearest, mean, k-medoids, coverage")
         part.add_argument("--out", default=None, required=part is scoring, help="folder for results and plots")
 
     world = commands.add_parser("world-model", help="train the compact video world model", allow_abbrev=False)

@@ -13,7 +13,7 @@ import numpy as np
 from srpo.data.episodes import EpisodeSet, RecordedEpisode
 from srpo.evaluation import reward_bench
 from srpo.evaluation.intervals import Interval
-from srpo.evaluation.progress_curves import aligned_curves, progress_curves, window_embeddings
+from srpo.evaluation.progress_curves import coverage_curves, progress_curves, window_embeddings
 from srpo.provenance import provenance, write_json
 from srpo.rewards import progress_rewards
 from srpo.tracking import Console
@@ -74,21 +74,21 @@ def score(options: argparse.Namespace) -> int:
     model = create(options.world_model)
     console = Console()
     with console.phase("embed", len(episodes), "episodes") as phase:
-        aligned = options.clustering == "alignment"
+        covering = options.clustering == "coverage"
         windows, whole = [], []
         for episode in episodes:
             features = np.stack([model.frame_features(f, {}) for f in episode.frames])
-            windows += [trace(model, features)] if aligned else window_embeddings(model, [features])
-            whole.append(moments(model, [features])[0] if aligned else windows[-1][-1])
+            windows += [trace(model, features)] if covering else window_embeddings(model, [features])
+            whole.append(moments(model, [features])[0] if covering else windows[-1][-1])
             phase.advance(1)
     success = np.array([e.success for e in episodes])
     task = np.array([e.task.id for e in episodes])
     graded = progress_rewards(
         np.stack(whole), success, task, formula=options.formula, clustering=options.clustering,
-        moments=MOMENTS if aligned else None,
+        moments=MOMENTS if covering else None,
     )  # fmt: skip
-    if aligned:
-        curves = aligned_curves(windows, success, task)
+    if covering:
+        curves = coverage_curves(windows, success, task)
     else:
         curves = progress_curves(windows, success, task, clustering=options.clustering)
     without = sorted({t for t in task.tolist() if not success[task == t].any()})

@@ -42,7 +42,7 @@ class TrainConfig:
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
-        clustering: ``"dbscan"``, ``"nearest"``, ``"mean"``, ``"k-medoids"`` or ``"alignment"``, see `progress_rewards`.
+        clustering: ``"dbscan"``, ``"nearest"``, ``"mean"``, ``"k-medoids"`` or ``"coverage"``, see `progress_rewards`.
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
             (see `group_relative_gae`).
         gae_lambda: of ``credit="decision"``.
@@ -194,7 +194,7 @@ class Trainer:
         if self.config.reward == "sparse":
             return self.collector.collect(self.learner.acting, requests, on_episode), None
         embedding: dict[int, Future[np.ndarray]] = {}
-        embed = partial(moments, self.world_model) if self._aligned else self.world_model.embed
+        embed = partial(moments, self.world_model) if self._covering else self.world_model.embed
         with ThreadPoolExecutor(1) as encoder:
 
             def ended(episode: Episode) -> None:
@@ -211,8 +211,8 @@ class Trainer:
         return episodes, vectors
 
     @property
-    def _aligned(self) -> bool:
-        return self.config.clustering == "alignment"
+    def _covering(self) -> bool:
+        return self.config.clustering == "coverage"
 
     def _advantages(
         self, episodes: Sequence[Episode], reward: np.ndarray, group: np.ndarray
@@ -250,7 +250,7 @@ class Trainer:
             alpha=self.config.alpha,
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
-            moments=MOMENTS if self._aligned else None,
+            moments=MOMENTS if self._covering else None,
         )
         return StepRecord(episodes, graded.reward, embeddings, graded)
 

@@ -32,7 +32,7 @@ def test_projection_keeps_distances(model):
     maps = features(12)
     white = np.einsum("tchw,cd->tdhw", maps.astype(np.float32) - maps[:1], model.whitening).reshape(12, -1)
     seen = model.trace(maps)
-    assert seen.shape == (12, 2048) and seen.dtype == np.float32
+    assert seen.shape == (12, 1024) and seen.dtype == np.float32
     assert not seen[0].any()
     pairs = np.triu_indices(12, 1)
     exact = np.linalg.norm(white[:, None] - white[None], axis=-1)[pairs]
@@ -51,8 +51,8 @@ def test_embedding_is_the_largest_change_in_either_direction(model):
 def test_moments_begin_with_the_first_frame_and_end_with_the_last(model):
     episodes = [features(5), features(40, 1)]
     found = moments(model, episodes)
-    assert found.shape == (2, MOMENTS * 2048)
-    for row, episode in zip(found.reshape(2, MOMENTS, 2048), episodes, strict=True):
+    assert found.shape == (2, MOMENTS * 1024)
+    for row, episode in zip(found.reshape(2, MOMENTS, 1024), episodes, strict=True):
         whole = trace(model, episode)
         np.testing.assert_array_equal(row[0], whole[0])
         np.testing.assert_array_equal(row[-1], whole[-1])

@@ -8,9 +8,10 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from srpo.evaluation.intervals import rows_by
-from srpo.rewards import aligned_progress, progress_curve, success_centres
+from srpo.rewards import coverage_scale, covered_progress, progress_curve, success_centres
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel
+from srpo.world_models.base import evenly
 
 
 def window_embeddings(world_model: WorldModel, features: Sequence[np.ndarray], shortest: int = 2) -> list[np.ndarray]:
@@ -80,10 +81,10 @@ def progress_curves(
     return curves
 
 
-def aligned_curves(
+def coverage_curves(
     traces: Sequence[np.ndarray], success: np.ndarray | Sequence[bool], task: Sequence[Hashable] | np.ndarray
 ) -> list[np.ndarray]:
-    """Progress of every moment by `srpo.rewards.aligned_progress`, successes measured by the *other* successes.
+    """Progress of growing windows by `srpo.rewards.covered_progress`, successes measured by the *other* successes.
 
     Args:
         traces: N arrays (T_i, E), a vector a frame.
@@ -96,10 +97,12 @@ def aligned_curves(
     won = np.asarray(success, dtype=bool)
     curves = [np.full(len(t), np.nan) for t in traces]
     for rows in rows_by(task, len(traces)):
+        known = {int(j): evenly(np.asarray(traces[j])) for j in rows if won[j]}
+        scale = coverage_scale(np.stack(list(known.values()))) if known else None
         for i in rows:
-            references = [np.asarray(traces[j]) for j in rows if won[j] and j != i]
-            if references:
-                curves[i] = aligned_progress(np.asarray(traces[i]), references)
+            others = [stages for j, stages in known.items() if j != i]
+            if others:
+                curves[i] = covered_progress(np.asarray(traces[i]), np.stack(others), scale)
     return curves
 
 

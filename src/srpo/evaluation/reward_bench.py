@@ -10,7 +10,7 @@ import numpy as np
 from srpo.data.episodes import RecordedEpisode
 from srpo.evaluation import reward_quality as quality
 from srpo.evaluation.intervals import Interval, stratified_bootstrap
-from srpo.evaluation.progress_curves import aligned_curves, left_out_distances, progress_curves, window_embeddings
+from srpo.evaluation.progress_curves import coverage_curves, left_out_distances, progress_curves, window_embeddings
 from srpo.rewards import progress_rewards
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel
@@ -83,9 +83,9 @@ def grade(
     if not any(success[task == t].any() and not success[task == t].all() for t in set(task.tolist())):
         raise SrpoError("No task has both a success and a failure: record more episodes, of a half-trained policy.")
     features = [np.stack([world_model.frame_features(f, {}) for f in e.frames]) for e in episodes]
-    aligned = clustering == "alignment"
-    windows = [] if aligned else window_embeddings(world_model, features)
-    whole = moments(world_model, features) if aligned else np.stack([w[-1] for w in windows])
+    covering = clustering == "coverage"
+    windows = [] if covering else window_embeddings(world_model, features)
+    whole = moments(world_model, features) if covering else np.stack([w[-1] for w in windows])
     known = _reference_rows(success, task, references, seed)
     graded = np.where(success, 1.0, np.nan)
     failed = np.flatnonzero(~success)
@@ -96,11 +96,11 @@ def grade(
         formula=formula,
         clustering=clustering,
         references=(whole[known], task[known]),
-        moments=MOMENTS if aligned else None,
+        moments=MOMENTS if covering else None,
     )
     graded[failed] = found.reward
-    if aligned:
-        curves = aligned_curves([trace(world_model, f) for f in features], success, task)
+    if covering:
+        curves = coverage_curves([trace(world_model, f) for f in features], success, task)
         final = np.array([c[-1] for c in curves])
         distance = 1.0 - final
     else:

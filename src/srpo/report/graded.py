@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from srpo.provenance import write_json
-from srpo.rewards import aligned_progress, progress_curve, success_centres
+from srpo.rewards import covered_progress, progress_curve, success_centres
 from srpo.types import Episode
 from srpo.world_models import WorldModel
 from srpo.world_models.base import MOMENTS, trace
@@ -30,8 +30,8 @@ def write_graded(
 
     The task is the first one that has a success and filmed failures. Progress is `srpo.rewards.progress_curve` of
     growing windows, all episodes on one scale: at 1 is the window nearest to a centre of the successes, at 0 the
-    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.) With alignment
-    it is `srpo.rewards.aligned_progress` of the moments.
+    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.) With coverage it
+    is `srpo.rewards.covered_progress`.
 
     Args:
         run: run folder.
@@ -56,8 +56,8 @@ def write_graded(
         failed = failed[np.argsort(-reward[failed])]
         spread = np.unique(np.linspace(0, len(failed) - 1, min(failures, len(failed))).round().astype(int))
         shown = [*np.flatnonzero(mine & success & filmed)[:1], *failed[spread]]
-        if clustering == "alignment":
-            seen = _aligned([episodes[i] for i in shown], embeddings[mine & success], world_model, embeddings[shown])
+        if clustering == "coverage":
+            seen = _covered([episodes[i] for i in shown], embeddings[mine & success], world_model, embeddings[shown])
         else:
             seen = _by_distance([episodes[i] for i in shown], embeddings[mine & success], world_model)
         curves = []
@@ -86,16 +86,16 @@ def _by_distance(episodes: list[Episode], successes: np.ndarray, world_model: Wo
     return [progress_curve(w, centres, scale) for w in windows]
 
 
-def _aligned(
+def _covered(
     episodes: list[Episode], successes: np.ndarray, world_model: WorldModel, own: np.ndarray
 ) -> list[np.ndarray]:
-    """Progress of each moment after the first, by the successes other than the episode itself, if there are others."""
+    """Coverage after each decision, of the successes other than the episode itself, if there are others."""
     curves = []
     for episode, embedding in zip(episodes, own, strict=True):
         others = successes[~(successes == embedding).all(1)]
         references = (others if len(others) else successes).reshape(-1, MOMENTS, successes.shape[1] // MOMENTS)
         assert episode.frame_features is not None
-        curves.append(aligned_progress(trace(world_model, episode.frame_features)[1:], references))
+        curves.append(covered_progress(trace(world_model, episode.frame_features), references)[1:])
     return curves
 
 

@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from srpo.types import SrpoError
 
-CLUSTERINGS = ("dbscan", "nearest", "mean", "k-medoids", "alignment")
+CLUSTERINGS = ("dbscan", "nearest", "mean", "k-medoids", "coverage")
 MEDOIDS = 4
 
 # A split is believed if the shortest link between clusters is this many times the longest within one ...

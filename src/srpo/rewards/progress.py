@@ -13,8 +13,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import expit
 
-from srpo.rewards.alignment import aligned_progress
 from srpo.rewards.clustering import CLUSTERINGS, cluster_means, success_centres
+from srpo.rewards.coverage import coverage_scale, covered_progress
 from srpo.types import SrpoError
 
 FORMULAS = ("paper", "siirl")
@@ -57,8 +57,8 @@ def progress_rewards(
     DBSCAN on standardised embeddings, plain L2 distance, min-max scaling, a ceiling of 0.6 (``alpha`` is not
     used).
 
-    ``clustering="alignment"`` replaces the distance by ``1 - aligned_progress`` of the episode's last moment
-    (`srpo.rewards.alignment`, not in the paper); an embedding then is ``moments`` vectors, one after the other.
+    ``clustering="coverage"`` replaces the distance by ``1 - covered_progress`` of the episode (`srpo.rewards.coverage`,
+    not in the paper); an embedding then is ``moments`` vectors, one after the other.
 
     A task without a success here and among the references gives its failures 0: nothing is known about them.
 
@@ -69,21 +69,21 @@ def progress_rewards(
         formula: ``"paper"`` or ``"siirl"``.
         alpha: in (0, 1], supremum of a failure's reward (the paper's best value: 0.8).
         clustering: ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see `success_centres`; ``"dbscan"``
-            means the public code's own one under ``formula="siirl"``; or ``"alignment"``.
+            means the public code's own one under ``formula="siirl"``; or ``"coverage"``.
         references: further successes, from outside this batch: ((R, D) embeddings, (R,) tasks).
-        moments: vectors in an embedding, for alignment; it divides D.
+        moments: vectors in an embedding, for coverage; it divides D.
 
     Raises:
-        SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for alignment, where it says
+        SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for coverage, where it says
             that nothing has moved) or not finite.
     """
     _check_options(formula, alpha, clustering)
-    aligned, parts = clustering == "alignment", moments or 0
-    points, tasks = _checked("embeddings", embeddings, task, aligned)
+    covering, parts = clustering == "coverage", moments or 0
+    points, tasks = _checked("embeddings", embeddings, task, covering)
     succeeded = _checked_success(success, len(points))
-    known, known_tasks = _reference_set(points, succeeded, tasks, references, aligned)
-    if aligned and (parts < 1 or points.shape[1] % parts):
-        raise SrpoError(f"Alignment needs moments=, the number of vectors in an embedding of {points.shape[1]} values.")
+    known, known_tasks = _reference_set(points, succeeded, tasks, references, covering)
+    if covering and (parts < 1 or points.shape[1] % parts):
+        raise SrpoError(f"Coverage needs moments=, the number of vectors in an embedding of {points.shape[1]} values.")
 
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
@@ -95,12 +95,13 @@ def progress_rewards(
         if not len(of_task):
             continue
         siirl = formula == "siirl"
-        if aligned:
+        if covering:
             n_clusters[name] = len(of_task)
             if len(failed):
-                last = points[failed].reshape(len(failed), parts, -1)[:, -1]
-                d = 1.0 - aligned_progress(last, of_task.reshape(len(of_task), parts, -1))
-                distance[failed] = d
+                stages = of_task.reshape(len(of_task), parts, -1)
+                scale = coverage_scale(stages)
+                seen = [covered_progress(points[i].reshape(parts, -1), stages, scale)[-1] for i in failed]
+                d = distance[failed] = 1.0 - np.array(seen)
                 reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
             continue
         own = siirl and clustering == "dbscan"

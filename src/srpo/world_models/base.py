@@ -60,26 +60,29 @@ def segment_means(features: np.ndarray, segments: int) -> np.ndarray:
     return np.stack([features[s:e].mean(0) for s, e in zip(starts, ends, strict=True)]).astype(np.float32)
 
 
-#: Moments of an episode that are kept for alignment.
-MOMENTS = 16
+#: Moments of an episode that are kept for coverage. Episodes with fewer decisions repeat some, which changes nothing.
+MOMENTS = 32
 
 
 def moments(world_model: WorldModel, features: Sequence[np.ndarray]) -> np.ndarray:
-    """Episodes as moments, for `srpo.rewards.progress_rewards` with ``clustering="alignment"``.
+    """Episodes as moments, for `srpo.rewards.progress_rewards` with ``clustering="coverage"``.
 
     Args:
         world_model: has ``trace(features (T, ...)) -> (T, E)``, a vector a frame.
         features: N arrays (T_i, ...): the features of an episode's frames in time order.
 
     Returns:
-        (N, MOMENTS * E) float32: the first moment, the last, and 14 evenly between.
+        (N, MOMENTS * E) float32: the first moment, the last, and evenly between.
 
     Raises:
         SrpoError: the world model knows whole episodes only.
     """
-    traces = [trace(world_model, f) for f in features]
-    chosen = [np.linspace(0, len(t) - 1, MOMENTS).round().astype(int) for t in traces]
-    return np.stack([t[c].ravel() for t, c in zip(traces, chosen, strict=True)]).astype(np.float32)
+    return np.stack([evenly(trace(world_model, f)).ravel() for f in features]).astype(np.float32)
+
+
+def evenly(trace: np.ndarray, count: int = MOMENTS) -> np.ndarray:
+    """(count, E): rows of (T, E) from the first to the last, the nearest ones to evenly spaced times."""
+    return trace[np.linspace(0, len(trace) - 1, count).round().astype(int)]
 
 
 def trace(world_model: WorldModel, features: np.ndarray) -> np.ndarray:

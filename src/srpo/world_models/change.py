@@ -23,7 +23,7 @@ class ChangeWorldModel:
 
     Whitening gives every direction in which the features of moving robots and objects vary the same weight; without it,
     the arm's large movements drown those of a bowl. The place in the picture is kept (8 x 8 cells). A random projection
-    with signs (Achlioptas 2003, J. Comput. Syst. Sci. 66) then shortens a moment to 2,048 numbers, which changes
+    with signs (Achlioptas 2003, J. Comput. Syst. Sci. 66) then shortens a moment to 1,024 numbers, which changes
     distances by a few per cent.
 
     Args:
@@ -31,7 +31,7 @@ class ChangeWorldModel:
         size: numbers per moment.
     """
 
-    def __init__(self, whitening: np.ndarray, size: int = 2048) -> None:
+    def __init__(self, whitening: np.ndarray, size: int = 1024) -> None:
         self.whitening = np.asarray(whitening, np.float32)
         self.size = size
         values = len(self.whitening) * GRID**2

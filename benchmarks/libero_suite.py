@@ -1,0 +1,235 @@
+"""SRPO against GRPO on a whole LIBERO suite, from one demonstration a task.
+
+    python benchmarks/libero_suite.py --suite libero_spatial --starts easy hard --seeds 0 1 2
+
+Per seed and start: one demonstration a task, a language-conditioned policy cloned from them (easy: many gradient steps,
+hard: few), then every method from the same checkpoint with the same groups, seeds and number of episodes, evaluated on
+held-out initial states before and after. Everything is resumable: run it again to continue, or with a larger
+``--episodes`` to go on from where a run ended. Small files of every run (settings, CSV, evaluations, the commit that
+made them) are kept under ``results/``, with a table and the learning curves; checkpoints and videos under ``--work``.
+
+Success during training is that of sampled episodes from initial states never seen before; "episodes to 80 %" is the
+first step at which its mean over the last 400 episodes is there. Methods are options of ``srpo train`` (`METHODS`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from srpo import presets
+from srpo.evaluation.intervals import wilson
+
+PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
+#: Gradient steps of cloning.
+STARTS = {"easy": None, "hard": 200}
+_PAPER = ["--clustering", "dbscan", "--rollout.world-model", "image"]
+_COVERAGE = ["--clustering", "coverage", "--rollout.world-model"]
+METHODS: dict[str, list[str]] = {
+    "srpo": [*_COVERAGE, "change"],
+    "grpo": ["--reward", "sparse"],
+    "srpo-paper": _PAPER,
+    "srpo-siirl": [*_PAPER, "--formula", "siirl"],
+    "srpo-nearest": ["--clustering", "nearest", "--rollout.world-model", "image"],
+    "srpo-pixels": [*_COVERAGE, "pixels"],
+    "srpo-image": [*_COVERAGE, "image"],
+    "srpo-alpha-0.5": [*_COVERAGE, "change", "--alpha", "0.5"],
+    "srpo-alpha-1.0": [*_COVERAGE, "change", "--alpha", "1.0"],
+    "srpo-no-replay": [*_COVERAGE, "change", "--replay", "0"],
+}
+WINDOW = 400  # episodes
+KEPT = ("config.json", "metrics.csv", "provenance.json")
+
+
+def stage(command: list[str], log: Path, times: Path) -> None:
+    """One command of ``srpo``; its wall-clock and CPU seconds are added to those of earlier tries."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        done = subprocess.run([sys.executable, "-m", "srpo.cli", *command], stdout=file, stderr=file, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = json.loads(times.read_text()) if times.is_file() else {}
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    old = spent.get(command[0], {"wall": 0.0, "cpu": 0.0})
+    wall = old["wall"] + time.monotonic() - start
+    spent[command[0]] = {"wall": round(wall, 1), "cpu": round(old["cpu"] + cpu, 1)}
+    times.write_text(json.dumps(spent) + "\n")
+    if done.returncode:
+        sys.exit(f"srpo {command[0]} failed; its last words are in {log}. Run the same command again to continue.")
+
+
+def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None:
+    """One seed of one method from one start, to the end of its budget."""
+    name = PRESET[options.suite]
+    chosen = presets.preset(name)
+    place = Path(options.suite) / start
+    work = options.work / place
+    demos = options.work / options.suite / "demos"
+    times = work / f"sft_{seed}" / "times.json"
+    if not (demos / ".complete").is_file():
+        demos.parent.mkdir(parents=True, exist_ok=True)
+        stage(["collect", name, "--out", str(demos)], demos.parent / "collect.log", demos.parent / "times.json")
+        (demos / ".complete").touch()
+    cloned = work / f"sft_{seed}"
+    if not (cloned / "policy/model.safetensors").is_file():
+        steps = STARTS[start] or chosen.sft.steps
+        cloned.mkdir(parents=True, exist_ok=True)
+        stage(
+            ["sft", name, "--seed", str(seed), "--steps", str(steps), "--demos", str(demos), "--run", str(cloned),
+             "--resume"], work / f"sft_{seed}.log", times,
+        )  # fmt: skip
+    folder = work / f"{method}_{seed}"
+    kept = options.results / place / f"{method}_{seed}"
+    steps = options.episodes // (chosen.train.groups * chosen.train.group_size)
+    if episodes_of(folder) < options.episodes or not (folder / "eval_after.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        shared = work / f"before_{seed}.json"  # the same policy, states and seeds for every method
+        if shared.is_file() and not (folder / "eval_before.json").is_file():
+            (folder / "eval_before.json").write_bytes(shared.read_bytes())
+        stage(
+            ["train", name, "--seed", str(seed), "--policy", str(cloned / "policy"), "--run", str(folder), "--resume",
+             "--steps", str(steps), "--evaluation-states", str(options.states), *METHODS[method], *options.train],
+            work / f"{method}_{seed}.log", folder / "times.json",
+        )  # fmt: skip
+        shared.write_bytes((folder / "eval_before.json").read_bytes())
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in KEPT:
+        (kept / file).write_bytes((folder / file).read_bytes())
+    (kept / "times.json").write_text(json.dumps(json.loads((folder / "times.json").read_text())) + "\n")
+    for phase in ("before", "after"):
+        result = json.loads((folder / f"eval_{phase}.json").read_text())
+        result.pop("episodes", None)
+        (kept / f"eval_{phase}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def episodes_of(folder: Path) -> int:
+    """Training episodes that a run has behind it."""
+    return int(rows_of(folder)["episodes"][-1]) if (folder / "metrics.csv").is_file() else 0
+
+
+def rows_of(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of ``metrics.csv``."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {k: np.array([float(r[k] or "nan") for r in rows]) for k in rows[0]}
+
+
+def recent_success(rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Success of the sampled training episodes, over the last `WINDOW` episodes; NaN before there are so many."""
+    width = max(1, round(WINDOW / rows["n_episodes"][0]))
+    total = np.cumsum(np.insert(rows["n_success"], 0, 0.0))
+    out = np.full(len(rows["n_success"]), np.nan)
+    out[width - 1 :] = (total[width:] - total[:-width]) / (width * rows["n_episodes"][0])
+    return out
+
+
+def episodes_to(rows: dict[str, np.ndarray], level: float) -> int | None:
+    """Episodes until `recent_success` is at ``level``; None if it never is."""
+    there = np.flatnonzero(recent_success(rows) >= level)
+    return int(rows["episodes"][there[0]]) if len(there) else None
+
+
+def table(results: Path) -> str:
+    """Markdown, one line a run."""
+    levels = (0.5, 0.7, 0.8, 0.9, 0.95)
+    head = ["start", "method", "seed", "episodes", "before", "after", "sampled, last 400"]
+    head += [f"to {level:.0%}" for level in levels] + ["hours", "CPU hours"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for folder in sorted(results.glob("*/*_[0-9]*")):
+        rows = rows_of(folder)
+        method, _, seed = folder.name.rpartition("_")
+        cells = [folder.parent.name, method, seed, str(int(rows["episodes"][-1]))]
+        for phase in ("before", "after"):
+            overall = json.loads((folder / f"eval_{phase}.json").read_text())["overall"]
+            low, high = wilson(overall["successes"], overall["episodes"])
+            cells.append(f"{overall['successes']}/{overall['episodes']} [{low:.0%}, {high:.0%}]")
+        cells.append(f"{recent_success(rows)[-1]:.0%}")
+        cells += [str(episodes_to(rows, level) or "-") for level in levels]
+        spent = json.loads((folder / "times.json").read_text())["train"]
+        cells += [f"{spent['wall'] / 3600:.2f}", f"{spent['cpu'] / 3600:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def per_task(results: Path) -> str:
+    """Markdown: held-out success of every task, summed over the seeds, before and after."""
+    counts: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+    for folder in sorted(results.glob("*/*_[0-9]*")):
+        for phase in ("before", "after"):
+            key = (folder.parent.name, folder.name.rpartition("_")[0], phase)
+            for task, rate in json.loads((folder / f"eval_{phase}.json").read_text())["tasks"].items():
+                cell = counts.setdefault(key, {}).setdefault(task.rpartition("/")[2], [0, 0])
+                cell[0] += rate["successes"]
+                cell[1] += rate["episodes"]
+    if not counts:
+        return ""
+    tasks = sorted(next(iter(counts.values())), key=int)
+    lines = ["| start | method | | " + " | ".join(tasks) + " |", "|---|---|---|" + "---|" * len(tasks)]
+    for key, row in counts.items():
+        lines.append("| " + " | ".join([*key, *(f"{row[t][0]}/{row[t][1]}" for t in tasks)]) + " |")
+    return "\n".join(lines)
+
+
+def figure(results: Path, path: Path) -> None:
+    """Learning curves: a panel a start, a line a seed, methods by colour."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
+    colours = dict(zip(METHODS, ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77",
+                                 "#aa4499", "#332288", "#117733"), strict=True))  # fmt: skip
+    drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
+    FigureCanvasAgg(drawing)
+    for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):
+        named = set()
+        for folder in sorted((results / start).glob("*_[0-9]*")):
+            method, rows = folder.name.rpartition("_")[0], rows_of(folder)
+            label = method if method not in named else None
+            named.add(method)
+            axes.plot(rows["episodes"], rows["success_rate"], color=colours[method], alpha=0.2, lw=0.8)
+            axes.plot(rows["episodes"], recent_success(rows), color=colours[method], lw=2, label=label)
+        axes.set(title=f"{start} start", xlabel="training episodes", ylabel="sampled success", ylim=(0, 1.01))
+        axes.legend(frameon=False, loc="lower right")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path)
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=tuple(PRESET), default="libero_spatial")
+    parser.add_argument("--starts", nargs="+", choices=tuple(STARTS), default=["easy", "hard"])
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["srpo", "grpo"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=6400, help="training episodes of a run")
+    parser.add_argument("--states", type=int, default=50, help="held-out initial states a task")
+    parser.add_argument("--work", type=Path, default=Path("runs/suite"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--figures", action="store_true", help="only the table and the figure, of what is there")
+    options, options.train = parser.parse_known_args()
+    results = options.results / options.suite
+    if not options.figures:
+        for seed in options.seeds:
+            for start in options.starts:
+                for method in options.methods:
+                    run(options, start, method, seed)
+                    print(f"{options.suite} {start} {method} {seed}: done", flush=True)
+    if not any(results.glob("*/*_[0-9]*")):
+        sys.exit(f"{results} holds no results yet.")
+    (results / "table.md").write_text(table(results) + "\n\n" + per_task(results) + "\n")
+    figure(results, results / "learning_curves.png")
+    print((results / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
