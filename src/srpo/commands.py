@@ -187,6 +187,8 @@ def _train(
             session.evaluate(trainer.learner.acting, "before", config.videos)
         if options.resume and trainer.resume():
             console.message(f"resumed after step {trainer.done}")
+        elif config.demonstrations:
+            trainer.show(DemonstrationSet(config.demonstrations))
         session.practise(trainer)
         final = trainer.final_policy()
         if world.first or trainer.learner.sharded:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import torch
 
 from srpo import checkpoint, distributed
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
+from srpo.data.demonstrations import Demonstration
+from srpo.data.episodes import CAMERA
 from srpo.learner import Learner, LearnerConfig, flatten
 from srpo.policies.loading import ModelOptions
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
@@ -49,6 +50,8 @@ class TrainConfig:
         value_history: earlier RL steps that the state value is fitted to as well.
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
+        demonstrations: folder whose demonstrations are the first references, for tasks at which nothing succeeds yet;
+            the policy's own successes push them out of the replay.
         protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
         train_max_steps: step limit of the training episodes; None: the suite's. (Evaluations keep the suite's.)
         train_states: different training initial states a task; None: always new ones.
@@ -81,6 +84,7 @@ class TrainConfig:
     value_history: int = 4
     normalise_std: bool = True
     replay: int = 64
+    demonstrations: str | None = None
     protocol: str = "held-out"
     train_max_steps: int | None = None
     train_states: int | None = None
@@ -104,6 +108,8 @@ class TrainConfig:
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
+        if self.demonstrations and not self.replay:
+            raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:
@@ -153,6 +159,27 @@ class Trainer:
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
         self.done = 0
 
+    def show(self, demonstrations: Iterable[Demonstration]) -> None:
+        """Keep demonstrations of the run's tasks as references, looked at every ``chunk`` control steps.
+
+        Raises:
+            SrpoError: they lack the third-person camera, or none is of one of the tasks.
+        """
+        wanted = {task.id for task in self.sampler.tasks}
+        if self.replay is None or self.config.reward == "sparse":
+            return
+        for one in demonstrations:
+            if one.task.id not in wanted:
+                continue
+            if CAMERA not in one.images:
+                raise SrpoError(f"The demonstrations lack the camera '{CAMERA}' that the world model looks through.")
+            images = one.images[CAMERA]
+            moments_seen = np.unique(np.append(np.arange(0, len(images), self.policy.chunk), len(images) - 1))
+            features = np.stack([self.world_model.frame_features(images[t], {}) for t in moments_seen])
+            self.replay.add(self._embed([features]), [True], [one.task.id])
+        if not len(self.replay):
+            raise SrpoError(f"No demonstration is of {', '.join(sorted(wanted))}: give the folder that srpo sft read.")
+
     def step(self, on_episode: Callable[[Episode], None] = lambda e: None) -> tuple[dict[str, float], StepRecord]:
         """One RL step (paper, section 3); returns its numbers, and what they were computed from."""
         start = time.perf_counter()
@@ -194,13 +221,12 @@ class Trainer:
         if self.config.reward == "sparse":
             return self.collector.collect(self.learner.acting, requests, on_episode), None
         embedding: dict[int, Future[np.ndarray]] = {}
-        embed = partial(moments, self.world_model) if self._covering else self.world_model.embed
         with ThreadPoolExecutor(1) as encoder:
 
             def ended(episode: Episode) -> None:
                 if episode.frame_features is None:
                     raise SrpoError("Grading failures needs a world model: set --rollout.world-model image.")
-                embedding[id(episode)] = encoder.submit(embed, [episode.frame_features])
+                embedding[id(episode)] = encoder.submit(self._embed, [episode.frame_features])
                 on_episode(episode)
 
             episodes = self.collector.collect(self.learner.acting, requests, ended)
@@ -209,6 +235,9 @@ class Trainer:
             if not episode.frames:  # of the others the report shows how they were graded
                 episode.frame_features = None
         return episodes, vectors
+
+    def _embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        return moments(self.world_model, features) if self._covering else self.world_model.embed(features)
 
     @property
     def _covering(self) -> bool:

@@ -10,7 +10,7 @@ from srpo.types import SrpoError
 
 
 def test_progress_by_hand():
-    """One success in four moments 0, 1, 2, 3 on a line, sigma 1. An episode goes to 1, looks at 1.5 and then far away."""
+    """One success in four moments 0, 1, 2, 3 on a line, sigma 1. An episode goes to 1, to 1.5 and then far away."""
     line = np.arange(4.0)[None, :, None]
     episode = np.array([[0.0], [1.0], [3.0 - 1.5], [-9.0]])
     # d_s after each moment: (0, 1, 4, 9), (0, 0, 1, 4), (0, 0, 1/4, 9/4), the same; m = min(1, 1 / d).

@@ -30,8 +30,8 @@ def write_graded(
 
     The task is the first one that has a success and filmed failures. Progress is `srpo.rewards.progress_curve` of
     growing windows, all episodes on one scale: at 1 is the window nearest to a centre of the successes, at 0 the
-    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.) With coverage it
-    is `srpo.rewards.covered_progress`.
+    farthest. (On a scale of its own, as in the paper, a failure that never came near would reach 1 too.) With coverage
+    it is `srpo.rewards.covered_progress`.
 
     Args:
         run: run folder.
