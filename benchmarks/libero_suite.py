@@ -31,19 +31,22 @@ from srpo.evaluation.intervals import wilson
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning.
 STARTS = {"easy": None, "hard": 200}
-_PAPER = ["--clustering", "dbscan", "--rollout.world-model", "image"]
-_COVERAGE = ["--clustering", "coverage", "--rollout.world-model"]
+_PAPER = ["--clustering", "dbscan", "--rollout.world-model", "image", "--alpha", "0.8", "--replay", "64",
+          "--normalise-std", "True"]
+_DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 METHODS: dict[str, list[str]] = {
-    "srpo": [*_COVERAGE, "change"],
-    "grpo": ["--reward", "sparse"],
-    "srpo-paper": _PAPER,
-    "srpo-siirl": [*_PAPER, "--formula", "siirl"],
-    "srpo-nearest": ["--clustering", "nearest", "--rollout.world-model", "image"],
-    "srpo-pixels": [*_COVERAGE, "pixels"],
-    "srpo-image": [*_COVERAGE, "image"],
-    "srpo-alpha-0.5": [*_COVERAGE, "change", "--alpha", "0.5"],
-    "srpo-alpha-1.0": [*_COVERAGE, "change", "--alpha", "1.0"],
-    "srpo-no-replay": [*_COVERAGE, "change", "--replay", "0"],
+    "srpo": _DEMOS,
+    "grpo": ["--reward", "sparse", "--credit", "episode", "--normalise-std", "True"],
+    "sparse": ["--reward", "sparse"],  # GRPO with credit by decision
+    "paper": _PAPER,
+    "paper-siirl": [*_PAPER, "--formula", "siirl"],
+    "paper-nearest": [*_PAPER, "--clustering", "nearest"],
+    "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
+    "srpo-image": [*_DEMOS, "--rollout.world-model", "image"],
+    "srpo-alpha-0.1": [*_DEMOS, "--alpha", "0.1"],
+    "srpo-alpha-0.8": [*_DEMOS, "--alpha", "0.8"],
+    "srpo-no-replay": ["--replay", "0"],
+    "srpo-std": [*_DEMOS, "--normalise-std", "True"],
 }
 WINDOW = 400  # episodes
 KEPT = ("config.json", "metrics.csv", "provenance.json")
@@ -96,7 +99,8 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
             (folder / "eval_before.json").write_bytes(shared.read_bytes())
         stage(
             ["train", name, "--seed", str(seed), "--policy", str(cloned / "policy"), "--run", str(folder), "--resume",
-             "--steps", str(steps), "--evaluation-states", str(options.states), *METHODS[method], *options.train],
+             "--steps", str(steps), "--evaluation-states", str(options.states),
+             *(str(demos) if o == "DEMOS" else o for o in METHODS[method]), *options.train],
             work / f"{method}_{seed}.log", folder / "times.json",
         )  # fmt: skip
         shared.write_bytes((folder / "eval_before.json").read_bytes())
@@ -185,7 +189,7 @@ def figure(results: Path, path: Path) -> None:
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     colours = dict(zip(METHODS, ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77",
-                                 "#aa4499", "#332288", "#117733"), strict=True))  # fmt: skip
+                                 "#aa4499", "#332288", "#117733", "#661100", "#6699cc"), strict=True))  # fmt: skip
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
     for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):

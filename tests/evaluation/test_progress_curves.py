@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from srpo.evaluation.progress_curves import left_out_distances, progress_curves, window_embeddings
+from srpo.evaluation.progress_curves import coverage_curves, left_out_distances, progress_curves, window_embeddings
 from srpo.types import SrpoError
 
 
@@ -67,3 +67,15 @@ def test_distances_leave_the_episode_itself_out() -> None:
     points = line(0, 1, 4, 10, 2)
     found = left_out_distances(points, [True, True, False, True, False], ["a", "a", "a", "b", "c"])
     np.testing.assert_array_equal(found, [1, 1, 9, np.nan, np.nan])
+
+
+def test_coverage_curves_measure_successes_by_the_others():
+    """Two successes walk from 0 to 4 and from 0 to 3 on a line, a failure to 1; the task b has one success alone."""
+    walks = [np.arange(5.0)[:, None], np.arange(4.0)[:, None], np.array([[0.0], [1.0], [1.0]]), np.ones((2, 1))]
+    curves = coverage_curves(walks, [True, True, False, True], ["a", "a", "a", "b"])
+    assert [len(c) for c in curves] == [5, 4, 3, 2] and np.isnan(curves[3]).all()
+    # Steps of 1: sigma 1/2. The first covers the second wholly; the second misses 4, by 1, at the end of the first.
+    assert curves[0][-1] == 1.0
+    share = 1 / 8  # of 32 moments evenly over 5 places, those at the last one
+    assert curves[1][-1] == pytest.approx(1 - share / 2)
+    assert curves[2][1] == curves[2][2] < 0.7 and (np.diff(curves[0]) >= 0).all()

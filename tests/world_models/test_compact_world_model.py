@@ -119,6 +119,31 @@ def test_training_learns_and_resumes_to_the_same_weights(tmp_path: Path) -> None
         torch.testing.assert_close(again.encoder.state_dict()[key], value, rtol=0, atol=0)
 
 
+def test_decorrelation_by_hand() -> None:
+    """Two clips of one token with two dimensions. At (+-3, 0): variances 18 and 0 (two clips, one degree of freedom), no
+    covariance; the second dimension lacks 1 - 0.01. At (+-3, +-3): variances 18, covariance 18, twice its square."""
+    apart = torch.tensor([[[3.0, 0.0]], [[-3.0, 0.0]]])
+    assert float(jepa.decorrelation(apart)) == pytest.approx((1 - 0.01) / 2, rel=1e-4)
+    same = torch.tensor([[[3.0, 3.0]], [[-3.0, -3.0]]])
+    assert float(jepa.decorrelation(same)) == pytest.approx(2 * 18**2 / 2 / 25, rel=1e-4)
+
+
+def test_decorrelation_counts_differences_between_clips_alone() -> None:
+    places = torch.randn(1, 5, 8).expand(6, -1, -1)  # six clips that differ in nothing, tokens that differ by place
+    assert float(jepa.decorrelation(places)) == pytest.approx(1 - 0.01, rel=1e-4)
+
+
+def test_every_frame_has_the_tokens_of_its_time(encoder: VideoEncoder) -> None:
+    model = CompactWorldModel(encoder)
+    features = wandering(0, 16)
+    found = model.trace(features)
+    assert found.shape == (16, 4 * 24) and not found[0].any()
+    # 8 of the 16 frames are read, two to a token: frames lie in four times in turn, each with the same tokens.
+    kinds = [np.unique(found, axis=0, return_inverse=True)[1].ravel()]
+    assert len(set(kinds[0].tolist())) == 4 and (np.diff(np.flatnonzero(np.diff(kinds[0]))) >= 3).all()
+    assert model.trace(features[:1]).shape == (1, 96)
+
+
 def test_a_collapse_stops_the_run(tmp_path: Path) -> None:
     same = [np.repeat(wandering(0)[:1], 9, 0)] * 8  # still pictures, all alike
     with pytest.raises(SrpoError, match="collapsed after 1 steps"):

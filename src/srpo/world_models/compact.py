@@ -51,6 +51,16 @@ class CompactWorldModel:
         the company it is in."""
         return np.stack([self._embed(f) for f in features])
 
+    @torch.inference_mode()
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        """(T, tokens a time * width) float32: of every frame the tokens of its time, less those of the first."""
+        c = self.encoder.config
+        chosen = chosen_frames(len(features), c.frames)
+        tokens = self.encoder(torch.from_numpy(features[chosen]).float()[None])[0]
+        times = tokens.unflatten(0, (c.times, -1)).flatten(1)
+        nearest = np.abs(np.arange(len(features))[:, None] - chosen).argmin(1) // c.tubelet
+        return (times - times[:1])[torch.from_numpy(nearest)].numpy()
+
     def _embed(self, features: np.ndarray) -> np.ndarray:
         c = self.encoder.config
         clip = torch.from_numpy(features[chosen_frames(len(features), c.frames)]).float()

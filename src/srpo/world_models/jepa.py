@@ -3,6 +3,9 @@
 The encoder sees some tokens of a clip; a predictor guesses what a slow copy of the encoder (an exponential moving
 average) makes of the others; the loss is their L1 distance. Half of the masks hide the clip's end, so that the encoder
 must tell what follows, half hide regions throughout. The actions, the outcome and the task are never seen.
+
+The slow copy alone did not keep so small a model from saying the same of every clip (docs/results.md); `decorrelation`
+does.
 """
 
 from __future__ import annotations
@@ -35,18 +38,20 @@ class JepaConfig:
         weight_decay: of AdamW, on matrices.
         warmup: gradient steps.
         ema: decay of the slow copy at the beginning; it rises to 1.
+        decorrelate: weight of `decorrelation` (0: V-JEPA's loss alone).
         validation: share of the episodes held out for the checks.
         check_every: steps between two checks (held-out loss, effective rank, spread); checkpoints are written then.
         seed: of everything.
         model: sizes.
     """
 
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 32
-    learning_rate: float = 6e-4
+    learning_rate: float = 3e-4
     weight_decay: float = 0.04
     warmup: int = 200
     ema: float = 0.99
+    decorrelate: float = 1.0
     validation: float = 0.1
     check_every: int = 250
     seed: int = 0
@@ -61,8 +66,10 @@ class Jepa(nn.Module):
         self.encoder, self.predictor = VideoEncoder(config), Predictor(config)
         self.target = copy.deepcopy(self.encoder).requires_grad_(False)
 
-    def loss(self, maps: torch.Tensor, keep: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Mean absolute difference at the masked tokens.
+    def loss(
+        self, maps: torch.Tensor, keep: torch.Tensor, wanted: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean absolute difference at the masked tokens, and `decorrelation` of the visible ones.
 
         Args:
             maps: (B, frames, channels, grid, grid).
@@ -72,8 +79,8 @@ class Jepa(nn.Module):
         with torch.no_grad():
             whole = self.target(maps)
             goal = gather(nn.functional.layer_norm(whole, whole.shape[-1:]), wanted)
-        guess = self.predictor(self.encoder(maps, keep), keep, wanted)
-        return nn.functional.l1_loss(guess, goal)
+        visible = self.encoder(maps, keep)
+        return nn.functional.l1_loss(self.predictor(visible, keep, wanted), goal), decorrelation(visible)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
@@ -87,6 +94,25 @@ class Jepa(nn.Module):
 
         folder.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+
+def decorrelation(tokens: torch.Tensor) -> torch.Tensor:
+    """Variance and covariance terms of VICReg (Bardes et al., arXiv 2105.04906, eqs. 1 to 4) between clips.
+
+    Of each token place the mean over the clips is taken off; over all places and clips then
+    ``mean_j relu(1 - sqrt(var_j + 1e-4)) + sum_{i != j} cov_ij^2 / D / 25``, the paper's weights (25 to 1).
+
+    Args:
+        tokens: (B, K, D), B >= 2 clips.
+
+    Returns:
+        A scalar >= 0, near 0 if every dimension tells clips apart, each by something else.
+    """
+    apart = (tokens - tokens.mean(0)).flatten(0, 1)
+    covariance = apart.T @ apart / (len(apart) - tokens.shape[1])
+    deviation = (covariance.diagonal() + 1e-4).sqrt()
+    shared = covariance.square().sum() - covariance.diagonal().square().sum()
+    return torch.relu(1.0 - deviation).mean() + shared / tokens.shape[-1] / 25.0
 
 
 def train(
@@ -104,7 +130,7 @@ def train(
         config: see `JepaConfig`.
         run: run folder.
         resume: continue from the newest checkpoint.
-        on_step: hears of every step: loss, and at checks ``validation_loss``, ``effective_rank``, ``spread``.
+        on_step: hears of every step: loss, decorrelation, and at checks ``validation_loss``, ``effective_rank``, ``spread``.
 
     Raises:
         SrpoError: fewer than 4 episodes, a loss that is not finite, or a collapse: all episodes embedded alike.
@@ -139,7 +165,7 @@ def train(
             if alike or row["spread"] < 1e-3:
                 raise SrpoError(
                     f"The world model has collapsed after {done} steps (effective rank {row['effective_rank']:.2f}, "
-                    f"spread {row['spread']:.4f}): lower --learning-rate or raise --ema."
+                    f"spread {row['spread']:.4f}): raise --decorrelate or lower --learning-rate."
                 )
             if done < config.steps:
                 checkpoint.save(run / "checkpoints", done, model, optimizer, {"config": asdict(config)})
@@ -194,7 +220,7 @@ def check(model: Jepa, features: Sequence[np.ndarray], config: JepaConfig) -> di
     losses = []
     for _ in range(4):
         keep, wanted = (torch.from_numpy(m) for m in masks(config.model, rng))
-        losses.append(float(model.loss(clips, keep, wanted)))
+        losses.append(float(model.loss(clips, keep, wanted)[0]))
     pooled = model.target(clips).mean(1)
     centred = pooled - pooled.mean(0)
     power = torch.linalg.svdvals(centred).square()
@@ -218,7 +244,8 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = max(config.learning_rate * rate, 1e-6)
     model.train()
-    loss = model.loss(clips, keep, wanted)
+    guessing, alike = model.loss(clips, keep, wanted)
+    loss = guessing + config.decorrelate * alike
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
@@ -226,7 +253,7 @@ def _step(
         raise SrpoError(f"The gradient of step {step} is not finite; lower --learning-rate.")
     optimizer.step()
     model.follow(1 - (1 - config.ema) * (1 - step / config.steps))
-    return {"loss": loss.item()}
+    return {"loss": guessing.item(), "decorrelation": alike.item()}
 
 
 def _normalise(model: Jepa, features: Sequence[np.ndarray]) -> None:
