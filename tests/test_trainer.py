@@ -327,3 +327,15 @@ def test_demonstrations_that_cannot_be_references(
         loop.show(shown)
     with pytest.raises(SrpoError, match="--replay 1"):
         replace(CONFIG, demonstrations="demos", replay=0)
+
+
+def test_a_large_policy_keeps_no_average(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    policy.parts = list  # type: ignore[assignment]  # what a policy has that may be sharded
+    with pytest.raises(SrpoError, match="leave --average out"):
+        trainer(policy, tmp_path, average=0.9)
+
+
+def test_frame_features_are_let_go_when_an_episode_is_embedded(tmp_path: Path, tiny_policy: Make) -> None:
+    _, record = trainer(tiny_policy(0), tmp_path).step()
+    assert all(e.frame_features is None for e in record.episodes)  # none of these was filmed

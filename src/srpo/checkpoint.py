@@ -50,7 +50,7 @@ def save(
     if not write:
         if hasattr(policy, "save_checkpoint"):
             policy.save_checkpoint(None)
-        _optimizer_tensors(optimizer)
+        _optimizer_tensors(optimizer, keep=False)
         return target
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -102,9 +102,15 @@ def load(
         ) from error
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{k}": full(torch.as_tensor(v)).contiguous() for i, s in state.items() for k, v in s.items()}
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
+    """In main memory; gathered one at a time, as all of them together would not fit beside a large policy."""
+    found = {}
+    for i, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            whole = full(torch.as_tensor(value))
+            if keep:
+                found[f"{i}.{name}"] = whole.cpu().contiguous()
+    return found
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:

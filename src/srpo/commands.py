@@ -267,7 +267,7 @@ class _Session:
             metrics.log(row)
             board.log(row)
             self.console.step_table(row)
-            if record.embeddings is not None and not (self.run / "graded.json").is_file():
+            if self.world.first and record.embeddings is not None and not (self.run / "graded.json").is_file():
                 write_graded(
                     self.run, list(record.episodes), record.reward, record.embeddings, trainer.world_model,
                     clustering=config.clustering,
@@ -286,11 +286,12 @@ def _counting(progress: Any) -> Callable[[Episode], None]:
 
 def evaluate(options: argparse.Namespace) -> int:
     """``srpo eval``."""
-    policy = load_policy(
-        options.policy,
-        ModelOptions(device=options.device, dtype=options.dtype, images=options.images, unnorm_key=options.unnorm_key),
-        options.suite,
+    model = ModelOptions(
+        device=options.device, dtype=options.dtype, images=options.images, unnorm_key=options.unnorm_key
     )
+    if model.dtype == "auto" and model.resolved_device(kind_of(options.policy)).type == "cuda":
+        model = replace(model, dtype="bfloat16")  # nothing is trained
+    policy = load_policy(options.policy, model, options.suite)
     indices = list(parse(options.tasks, tuple[int, ...], "tasks")) or None
     tasks = evaluation.shortened(libero.tasks(options.suite, indices), options.max_steps)
     requests = evaluation.evaluation_requests(

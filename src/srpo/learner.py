@@ -147,19 +147,22 @@ class Learner:
     ) -> None:
         self.policy, self.config, self.world = policy, config, world
         self.acting = policy
+        self.reference: torch.nn.Module | None = None
         # Small policies and adapters are kept whole by each process.
         trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
         large = hasattr(policy, "parts") and 2 * trained > sum(p.numel() for p in policy.parameters())
         self.sharded = world.size > 1 and config.shard and large
         if self.sharded:
             self.acting = _acting_copy(policy)
+            self.reference = _acting_copy(policy) if config.kl_weight else None
             distributed.shard(policy, world)
         self.temperature, self.seed = temperature, seed
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=config.fused or None
         )
-        self.reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.kl_weight else None
+        if config.kl_weight and not self.sharded:
+            self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
 
     def update(self, decisions: Decisions, step: int, rate: float = 1.0) -> dict[str, float]:
         """One RL step's update; returns the means of the diagnostics over its minibatches.

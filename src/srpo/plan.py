@@ -140,7 +140,8 @@ def make(config: TrainConfig, policy: str | None, processes: int = 1) -> Plan:
     decisions = episodes * 0.75 * limit / 8
     host = {
         "environments": workers * processes * WORKER_GIB * GIB,
-        "pictures of a step": decisions * net.picture_bytes * (processes if processes > 1 else 1),
+        # Once in the episodes, once laid out for the update.
+        "pictures of a step": 2 * decisions * net.picture_bytes * processes,
     }
     speed = EFFICIENCY * _matmul_speed(device) * processes
     passes = 3 + (1 if config.model.recompute else 0) - (1 if lora else 0)

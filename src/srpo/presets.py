@@ -61,7 +61,7 @@ def _openvla(suite: str, steps: int, lora: bool) -> TrainConfig:
         train_max_steps=512,
         evaluate_every=10,
         save_every=10,
-        rollout=RolloutConfig(world_model="vjepa2-vitg-384", max_environments=10, server_batch=16),
+        rollout=RolloutConfig(world_model="vjepa2-vitg-384", max_environments=3, server_batch=16),
         learner=LearnerConfig(
             learning_rate=1e-4 if lora else 5e-6, epochs=1, minibatch=4096, budget=16_384, warmup=0, fused=True
         ),

@@ -152,8 +152,10 @@ class Trainer:
             config.train_states,
         )  # fmt: skip
         self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
-        if self.learner.sharded and (config.average or config.credit == "decision"):
-            raise SrpoError("A sharded policy has neither --average nor --credit decision: leave them out.")
+        if self.learner.sharded and config.credit == "decision":
+            raise SrpoError("A sharded policy has no --credit decision: leave it out.")
+        if config.average and hasattr(policy, "parts"):
+            raise SrpoError("A running average of so large a policy's weights is not kept: leave --average out.")
         self.replay = ReferenceReplay(config.replay) if config.replay else None
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
@@ -227,14 +229,12 @@ class Trainer:
                 if episode.frame_features is None:
                     raise SrpoError("Grading failures needs a world model: set --rollout.world-model image.")
                 embedding[id(episode)] = encoder.submit(self._embed, [episode.frame_features])
+                if not episode.frames:  # of the others the report shows how they were graded
+                    episode.frame_features = None
                 on_episode(episode)
 
             episodes = self.collector.collect(self.learner.acting, requests, ended)
-        vectors = np.concatenate([embedding[id(e)].result() for e in episodes])
-        for episode in episodes:
-            if not episode.frames:  # of the others the report shows how they were graded
-                episode.frame_features = None
-        return episodes, vectors
+        return episodes, np.concatenate([embedding[id(e)].result() for e in episodes])
 
     def _embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         return moments(self.world_model, features) if self._covering else self.world_model.embed(features)

@@ -213,13 +213,24 @@ def test_no_workers_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cards", "chosen", "expected"), [(0, None, None), (1, None, None), (2, None, "1"), (4, None, "3"), (4, "0", None)]
+    ("cards", "chosen", "visible", "expected"),
+    [
+        (0, None, None, None),
+        (1, None, None, None),
+        (2, None, None, "1"),
+        (4, None, None, "3"),
+        (4, "0", None, None),
+        (4, None, "2", "2"),  # robosuite refuses the others
+        (4, None, "0, 3", "3"),
+        (0, None, "", None),
+    ],
 )
 def test_workers_draw_on_all_cards_by_turns(
-    monkeypatch: pytest.MonkeyPatch, cards: int, chosen: str | None, expected: str | None
+    monkeypatch: pytest.MonkeyPatch, cards: int, chosen: str | None, visible: str | None, expected: str | None
 ) -> None:
     monkeypatch.setattr(pool_module, "hardware_devices", lambda: cards)
-    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
-    if chosen is not None:
-        monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", chosen)
+    for name, value in (("MUJOCO_EGL_DEVICE_ID", chosen), ("CUDA_VISIBLE_DEVICES", visible)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
     assert pool_module._graphics_card(7).get("MUJOCO_EGL_DEVICE_ID") == expected

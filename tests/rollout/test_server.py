@@ -29,7 +29,7 @@ def test_answers_are_the_policys_logits_in_order(tiny_policy: Callable[[int], Co
     server = PolicyServer(batch=4)
     server.policy = tiny_policy(0)
     questions = _questions(server.policy, 6)
-    answers = server(questions)
+    answers = list(server(questions))
     assert (server.forwards, server.decisions) == (2, 6)
     for question, answer in zip(questions, answers, strict=True):
         with torch.no_grad():
@@ -44,9 +44,9 @@ def test_a_decision_does_not_depend_on_who_else_waits(
     server = PolicyServer(batch=4)
     server.policy = tiny_policy(0)
     questions = _questions(server.policy, 3)
-    together = server(questions)
+    together = list(server(questions))
     for question, answer in zip(questions, together, strict=True):
-        np.testing.assert_array_equal(server([question])[0], answer)
+        np.testing.assert_array_equal(next(server([question])), answer)
 
 
 def test_episodes_are_those_of_local_decisions_on_any_number_of_workers(

@@ -120,7 +120,7 @@ def test_training_learns_and_resumes_to_the_same_weights(tmp_path: Path) -> None
 
 
 def test_decorrelation_by_hand() -> None:
-    """Two clips of one token with two dimensions. At (+-3, 0): variances 18 and 0 (two clips, one degree of freedom), no
+    """Two clips of one token with two dimensions. At (+-3, 0): variances 18 (one degree of freedom) and 0, no
     covariance; the second dimension lacks 1 - 0.01. At (+-3, +-3): variances 18, covariance 18, twice its square."""
     apart = torch.tensor([[[3.0, 0.0]], [[-3.0, 0.0]]])
     assert float(jepa.decorrelation(apart)) == pytest.approx((1 - 0.01) / 2, rel=1e-4)

@@ -62,6 +62,7 @@ def evaluate(
 
     def slim(episode: Episode) -> None:
         episode.inputs.clear()
+        episode.frame_features = None
         on_episode(episode)
 
     return collector.collect(policy, requests, slim)

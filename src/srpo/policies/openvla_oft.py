@@ -210,7 +210,8 @@ class OpenVlaOftPolicy(nn.Module):
 
     def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, chunk * A, 256) logits of the action bins, float32; bin k is token id V - 1 - k of the vocabulary."""
-        half = self.centres.device.type == "cuda" and self.config.dtype == "float32"
+        # Adapters are float32 beside frozen weights in bfloat16.
+        half = self.centres.device.type == "cuda" and (self.config.dtype == "float32" or self.config.train == "lora")
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
             return self._logits(inputs)
 
@@ -221,7 +222,9 @@ class OpenVlaOftPolicy(nn.Module):
             return -0.5 * ((self.centres.float() - mean.unsqueeze(-1)) / self.config.sigma).square()
         last = self.language_model.lm_head.weight.shape[0] - self.config.vocabulary_padding
         rows = self.language_model.lm_head.weight[last - N_BINS : last]
-        return nn.functional.linear(hidden, rows).float().flip(-1)
+        # In float32: rounded to bfloat16, logits would differ by more between rollout and update than the clip range.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), rows.float()).flip(-1)
 
     def features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, D) mean of the hidden states that predict the actions."""
@@ -283,7 +286,12 @@ class OpenVlaOftPolicy(nn.Module):
         that writes to gather them."""
         from safetensors.torch import save_file
 
-        trained = {n: full(p.detach()).contiguous() for n, p in self.named_parameters() if p.requires_grad}
+        trained = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                whole = full(parameter.detach())
+                if folder is not None:
+                    trained[name] = whole.cpu().contiguous()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(trained, folder / "model.safetensors")

@@ -15,8 +15,8 @@ from srpo.types import Episode, EpisodeRequest, InitialState
 
 
 def default_workers() -> int:
-    """One worker a core this process may use."""
-    return max(1, len(os.sched_getaffinity(0)))
+    """One worker a core this process may use; of a machine on which torchrun has started several, its share."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Collector:

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -63,7 +63,7 @@ class WorkerPool:
         workers: int,
         timeout: float = 300.0,
         retries: int = 2,
-        answer: Callable[[list[Any]], Sequence[Any]] | None = None,
+        answer: Callable[[list[Any]], Iterable[Any]] | None = None,
     ) -> None:
         if workers < 1:
             raise SrpoError(f"{workers} workers cannot run anything: give at least 1.")
@@ -247,10 +247,14 @@ def _common(a: tuple[Any, ...], b: tuple[Any, ...] | None) -> int:
 
 def _graphics_card(index: int) -> dict[str, str]:
     """Workers draw on all GPUs by turns, unless the user has chosen one."""
-    cards = hardware_devices()
-    if cards < 2 or "MUJOCO_EGL_DEVICE_ID" in os.environ:
+    if "MUJOCO_EGL_DEVICE_ID" in os.environ:
         return {}
-    return {"MUJOCO_EGL_DEVICE_ID": str(index % cards)}
+    # robosuite refuses a card that is hidden from CUDA.
+    visible = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip().isdigit()]
+    cards = visible or [str(i) for i in range(hardware_devices())]
+    if len(cards) < 2 and not visible:
+        return {}
+    return {"MUJOCO_EGL_DEVICE_ID": cards[index % len(cards)].strip()}
 
 
 def _serve(pipe: Connection, runner_path: str, arguments: tuple[Any, ...]) -> None:

@@ -130,7 +130,8 @@ def train(
         config: see `JepaConfig`.
         run: run folder.
         resume: continue from the newest checkpoint.
-        on_step: hears of every step: loss, decorrelation, and at checks ``validation_loss``, ``effective_rank``, ``spread``.
+        on_step: hears of every step: loss, decorrelation, and at checks ``validation_loss``, ``effective_rank``,
+            ``spread``.
 
     Raises:
         SrpoError: fewer than 4 episodes, a loss that is not finite, or a collapse: all episodes embedded alike.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,7 +137,9 @@ class _Encoder:
     """The weights, on their device."""
 
     def __init__(self, config: VJepa2Config, crop: int) -> None:
-        name = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        # By number: the current device is a thread's own, and episodes are embedded in another thread.
+        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        name = config.device or (local if torch.cuda.is_available() else "cpu")
         self.device = torch.device(name)
         self.precision = config.precision or ("fp32" if self.device.type == "cpu" else "fp16")
         self.dtype = PRECISIONS[self.precision]
