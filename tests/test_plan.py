@@ -54,6 +54,8 @@ def test_memory_of_full_and_of_adapters(monkeypatch):
     assert full.memory["optimiser"] == 8 * full.network.total
     assert lora.memory["optimiser"] < full.memory["optimiser"] / 50
     assert spread.memory["gradients"] == full.memory["gradients"] / 8
+    # Weights and two averages of Adam, 4 bytes each; two checkpoints are kept while a third is written.
+    assert full.disk == 3 * full.host["a checkpoint on its way"] == 36 * full.network.total
     assert spread.seconds["update"] == pytest.approx(full.seconds["update"] / 8)
     assert any("do not fit" in p for p in full.problems) == (sum(full.memory.values()) > full.device[1])
 

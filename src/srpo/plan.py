@@ -25,6 +25,10 @@ EFFICIENCY = 0.5
 ENVIRONMENT_SECONDS = 0.07
 #: Resident memory of a worker with its environments, GiB (docs/results.md).
 WORKER_GIB = 0.4
+#: Graphics memory of an open scene at full quality, GiB (a guess; its textures are 2,048 or 4,096 pixels wide).
+SCENE_GIB = 0.2
+#: Weights and Adam's two averages, bytes per trained parameter; and how many of them lie on the disk at most.
+CHECKPOINT_BYTES, CHECKPOINTS = 12.0, 3
 #: Parameters, and operations per clip of 64 frames, of V-JEPA 2's encoders (attention included).
 WORLD_MODELS = {
     "vjepa2-vitl": (0.304e9, 14e12),
@@ -108,6 +112,7 @@ class Plan:
         device: name and memory (bytes) of what it would run on.
         memory: name -> bytes on the device.
         host: name -> bytes of main memory, all processes of this machine together.
+        disk: bytes of checkpoints.
         seconds: name -> seconds per RL step.
         problems: what will not fit, one sentence each.
     """
@@ -116,6 +121,7 @@ class Plan:
     device: tuple[str, int]
     memory: dict[str, float]
     host: dict[str, float]
+    disk: float
     seconds: dict[str, float]
     problems: list[str]
 
@@ -142,7 +148,11 @@ def make(config: TrainConfig, policy: str | None, processes: int = 1) -> Plan:
         "environments": workers * processes * WORKER_GIB * GIB,
         # Once in the episodes, once laid out for the update.
         "pictures of a step": 2 * decisions * net.picture_bytes * processes,
+        "a checkpoint on its way": CHECKPOINT_BYTES * net.trained,
     }
+    if cuda:
+        memory["pictures (OpenGL)"] = workers * config.rollout.max_environments * SCENE_GIB * GIB
+    disk = CHECKPOINTS * CHECKPOINT_BYTES * net.trained
     speed = EFFICIENCY * _matmul_speed(device) * processes
     passes = 3 + (1 if config.model.recompute else 0) - (1 if lora else 0)
     clip = WORLD_MODELS.get(config.rollout.world_model or "", (0, 0.0))[1] if config.reward == "srpo" else 0.0
@@ -165,7 +175,7 @@ def make(config: TrainConfig, policy: str | None, processes: int = 1) -> Plan:
         problems.append(
             f"{used / GIB:.0f} GiB do not fit into {ram / GIB:.0f} GiB of main memory: use fewer --groups or --workers."
         )
-    return Plan(net, (name, size), memory, host, seconds, problems)
+    return Plan(net, (name, size), memory, host, disk, seconds, problems)
 
 
 def _memory(config: TrainConfig, net: Network, processes: int, cuda: bool, lora: bool) -> dict[str, float]:
@@ -221,6 +231,7 @@ def text(plan: Plan, config: TrainConfig) -> str:
         lines.append(title)
         lines += [f"  {name:24}{size / GIB:10.1f} GiB" for name, size in sizes.items()]
         lines.append(f"  {'all':24}{sum(sizes.values()) / GIB:10.1f} GiB")
+    lines.append(f"disk: up to {plan.disk / GIB:.1f} GiB for {CHECKPOINTS} checkpoints, one of them being written")
     lines.append(f"an RL step of {config.groups} x {config.group_size} episodes, estimated")
     lines += [f"  {name:24}{_duration(s):>14}" for name, s in plan.seconds.items()]
     step = sum(plan.seconds.values())
