@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("episodes")
     parser.add_argument("--world-models", default="change,image,pixels")
+    parser.add_argument("--clusterings", default=",".join(CLUSTERINGS))
     parser.add_argument("--references", default="2,4,8,16", help="successes known per task")
     parser.add_argument("--resamples", type=int, default=500)
     options = parser.parse_args()
@@ -45,7 +46,7 @@ def main() -> None:
         model = create(name)
         features = [np.stack([model.frame_features(f, {}) for f in e.frames]) for e in episodes]
         whole, parts = model.embed(features), moments(model, features)
-        for clustering in CLUSTERINGS:
+        for clustering in options.clusterings.split(","):
             vectors = parts if clustering == "coverage" else whole
 
             def reward(known: np.ndarray, formula: str, clustering=clustering, vectors=vectors) -> np.ndarray:
