@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Packages are compiled when they are first imported, not all of them at installation.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-dev demo test lint clean
+.PHONY: setup setup-dev demo results test lint clean
 .NOTPARALLEL:
 
 setup: $(VENV)/.ready
@@ -39,6 +39,10 @@ demo: setup
 	$(BIN)/srpo sft $(PRESET) --seed $(SEED) --demos $(RUN)/demos --run $(RUN)/sft --resume; }
 	$(BIN)/srpo train $(PRESET) --seed $(SEED) --policy $(RUN)/sft/policy --run $(RUN)/srpo --resume
 	@echo && echo "Open the report in a browser: $(RUN)/srpo/report.html"
+
+# SRPO against GRPO on all ten tasks of LIBERO-Spatial, easy and hard start, three seeds: hours; resumable.
+results: setup
+	$(BIN)/python benchmarks/libero_suite.py --suite libero_spatial --seeds 0 1 2
 
 test: setup-dev
 	$(BIN)/python -m pytest

@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -56,15 +57,17 @@ def stage(command: list[str], log: Path, times: Path) -> None:
     """One command of ``srpo``; its wall-clock and CPU seconds are added to those of earlier tries."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        done = subprocess.run([sys.executable, "-m", "srpo.cli", *command], stdout=file, stderr=file, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = json.loads(times.read_text()) if times.is_file() else {}
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    old = spent.get(command[0], {"wall": 0.0, "cpu": 0.0})
-    wall = old["wall"] + time.monotonic() - start
-    spent[command[0]] = {"wall": round(wall, 1), "cpu": round(old["cpu"] + cpu, 1)}
-    times.write_text(json.dumps(spent) + "\n")
+    try:
+        with log.open("a") as file:
+            done = subprocess.run([sys.executable, "-m", "srpo.cli", *command], stdout=file, stderr=file, check=False)
+    finally:  # an interrupted try counts too
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = json.loads(times.read_text()) if times.is_file() else {}
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        old = spent.get(command[0], {"wall": 0.0, "cpu": 0.0})
+        wall = old["wall"] + time.monotonic() - start
+        spent[command[0]] = {"wall": round(wall, 1), "cpu": round(old["cpu"] + cpu, 1)}
+        times.write_text(json.dumps(spent) + "\n")
     if done.returncode:
         sys.exit(f"srpo {command[0]} failed; its last words are in {log}. Run the same command again to continue.")
 
@@ -145,7 +148,7 @@ def table(results: Path) -> str:
     """Markdown, one line a run."""
     levels = (0.5, 0.7, 0.8, 0.9, 0.95)
     head = ["start", "method", "seed", "episodes", "before", "after", "sampled, last 400"]
-    head += [f"to {level:.0%}" for level in levels] + ["hours", "CPU hours"]
+    head += [f"to {level:.0%}" for level in levels] + ["hours of RL steps", "CPU hours"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for folder in sorted(results.glob("*/*_[0-9]*")):
         rows = rows_of(folder)
@@ -158,7 +161,7 @@ def table(results: Path) -> str:
         cells.append(f"{recent_success(rows)[-1]:.0%}")
         cells += [str(episodes_to(rows, level) or "-") for level in levels]
         spent = json.loads((folder / "times.json").read_text())["train"]
-        cells += [f"{spent['wall'] / 3600:.2f}", f"{spent['cpu'] / 3600:.2f}"]
+        cells += [f"{rows['seconds_total'].sum() / 3600:.2f}", f"{spent['cpu'] / 3600:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -210,6 +213,7 @@ def figure(results: Path, path: Path) -> None:
 
 def main() -> None:
     """See the module's docstring."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=tuple(PRESET), default="libero_spatial")
     parser.add_argument("--starts", nargs="+", choices=tuple(STARTS), default=["easy", "hard"])
