@@ -3,7 +3,8 @@
     python benchmarks/demo.py --seeds 0 1 2 3 4 --out runs/demo_seeds
 
 Runs what `make demo` runs (cloning the same two demonstrations, SRPO), once per seed, and prints a markdown table with
-Wilson 95 % intervals. Finished seeds are kept: run it again to continue.
+Wilson 95 % intervals. Finished seeds are kept: run it again to continue. Further options are those of ``srpo train``;
+with other ones, give another ``--out``.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from memory import descendants_memory
 from srpo.evaluation.intervals import wilson
 
 
-def run_seed(preset: str, seed: int, folder: Path, extra: list[str]) -> dict:
+def run_seed(preset: str, seed: int, folder: Path, cloning: list[str], extra: list[str]) -> dict:
     """One seed from nothing to report; returns seconds per stage and the peak memory of all processes together."""
     srpo = [sys.executable, "-m", "srpo.cli"]
     common = [preset, "--seed", str(seed)]
     stages = {
         "collect": [*srpo, "collect", preset, "--out", str(folder / "demos")],
-        "sft": [*srpo, "sft", *common, "--demos", str(folder / "demos"), "--run", str(folder / "sft"), "--resume"],
+        "sft": [*srpo, "sft", *common, *cloning, "--demos", str(folder / "demos"), "--run", str(folder / "sft"),
+                "--resume"],
         "train": [*srpo, "train", *common, "--policy", str(folder / "sft/policy"), "--run", str(folder / "srpo"),
                   "--resume", *extra],
     }  # fmt: skip
@@ -81,14 +83,16 @@ def main() -> None:
     parser.add_argument("--preset", default="libero-quick")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path("runs/demo_seeds"))
-    options, extra = parser.parse_known_args()
+    parser.add_argument("--cloning-steps", type=int, default=None, help="of srpo sft; default: the preset's")
+    options, extra = parser.parse_known_args()  # what is not known here is an option of srpo train
+    cloning = ["--steps", str(options.cloning_steps)] if options.cloning_steps else []
     rows = []
     for seed in options.seeds:
         folder = options.out / f"seed_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         result = folder / "result.json"
         if not result.is_file():
-            row = {"seed": seed, **run_seed(options.preset, seed, folder, extra)}
+            row = {"seed": seed, **run_seed(options.preset, seed, folder, cloning, extra)}
             for phase in ("before", "after"):
                 overall = json.loads((folder / f"srpo/eval_{phase}.json").read_text())["overall"]
                 row[phase] = [overall["successes"], overall["episodes"]]

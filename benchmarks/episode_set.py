@@ -28,7 +28,7 @@ import numpy as np
 
 from srpo.collect import CollectConfig, collect
 from srpo.data.demonstrations import DemonstrationSet
-from srpo.data.episodes import EpisodeSet, RecordedEpisode
+from srpo.data.episodes import EpisodeSet, RecordedEpisode, every_nth
 from srpo.envs import libero
 from srpo.policies.compact import CompactConfig, CompactPolicy
 from srpo.rollout.collector import Collector
@@ -64,7 +64,7 @@ def demonstrated(suite: str, tasks: list[Task], demos: int, seed: int, work: Pat
     out = []
     for demo in shown:
         images = demo.images["agentview"]
-        frames = images[np.unique(np.append(np.arange(0, len(images), EVERY), len(images) - 1))]
+        frames = images[every_nth(len(images), EVERY)]
         unknown = np.full(len(frames), np.nan, np.float32)
         length = len(demo.actions)
         out.append(RecordedEpisode(demo.task, demo.initial_state, 0, "expert", True, length, frames, unknown))

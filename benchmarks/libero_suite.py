@@ -79,25 +79,23 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     place = Path(options.suite) / start
     work = options.work / place
     demos = options.work / options.suite / "demos"
-    times = work / f"sft_{seed}" / "times.json"
-    if not (demos / ".complete").is_file():
-        demos.parent.mkdir(parents=True, exist_ok=True)
-        stage(["collect", name, "--out", str(demos)], demos.parent / "collect.log", demos.parent / "times.json")
-        (demos / ".complete").touch()
     cloned = work / f"sft_{seed}"
     if not (cloned / "policy/model.safetensors").is_file():
+        # Of demonstrations that are there, none is made again.
+        stage(["collect", name, "--out", str(demos)], demos.parent / "collect.log", demos.parent / "times.json")
         steps = STARTS[start] or chosen.sft.steps
         cloned.mkdir(parents=True, exist_ok=True)
         stage(
             ["sft", name, "--seed", str(seed), "--steps", str(steps), "--demos", str(demos), "--run", str(cloned),
-             "--resume"], work / f"sft_{seed}.log", times,
+             "--resume"], work / f"sft_{seed}.log", cloned / "times.json",
         )  # fmt: skip
     folder = work / f"{method}_{seed}"
     kept = options.results / place / f"{method}_{seed}"
-    steps = options.episodes // (chosen.train.groups * chosen.train.group_size)
-    if episodes_of(folder) < options.episodes or not (folder / "eval_after.json").is_file():
+    per_step = chosen.train.groups * chosen.train.group_size
+    steps = options.episodes // per_step
+    if episodes_of(folder) < steps * per_step or not (folder / "eval_after.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        shared = work / f"before_{seed}.json"  # the same policy, states and seeds for every method
+        shared = work / f"before_{seed}_{options.states}.json"  # the same policy, states and seeds for every method
         if shared.is_file() and not (folder / "eval_before.json").is_file():
             (folder / "eval_before.json").write_bytes(shared.read_bytes())
         stage(

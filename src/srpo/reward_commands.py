@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srpo.data.episodes import EpisodeSet, RecordedEpisode
+from srpo.data.episodes import EpisodeSet, RecordedEpisode, every_nth
 from srpo.evaluation import reward_bench
 from srpo.evaluation.intervals import Interval
 from srpo.evaluation.progress_curves import coverage_curves, progress_curves, window_embeddings
@@ -157,7 +157,7 @@ def _of_video(source: Path, number: int, row: dict[str, str], every: int) -> Rec
     if not path.is_file():
         raise SrpoError(f"{source}, line {number + 2}: there is no video {path}.")
     frames = read_mp4(path)
-    kept = np.unique(np.append(np.arange(0, len(frames), every), len(frames) - 1))
+    kept = every_nth(len(frames), every)
     return RecordedEpisode(
         task=Task("video", 0, row["task"], row["task"], len(frames)),
         initial_state=InitialState("published", number),

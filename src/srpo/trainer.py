@@ -17,7 +17,7 @@ import torch
 from srpo import checkpoint, distributed
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.data.demonstrations import Demonstration
-from srpo.data.episodes import CAMERA
+from srpo.data.episodes import CAMERA, every_nth
 from srpo.learner import Learner, LearnerConfig, flatten
 from srpo.policies.loading import ModelOptions
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
@@ -163,21 +163,22 @@ class Trainer:
 
     def show(self, demonstrations: Iterable[Demonstration]) -> None:
         """Keep demonstrations of the run's tasks as references, looked at every ``chunk`` control steps.
+        With the sparse reward, which has no use for references, nothing is read.
 
         Raises:
             SrpoError: they lack the third-person camera, or none is of one of the tasks.
         """
-        wanted = {task.id for task in self.sampler.tasks}
         if self.replay is None or self.config.reward == "sparse":
             return
+        wanted = {task.id for task in self.sampler.tasks}
         for one in demonstrations:
             if one.task.id not in wanted:
                 continue
             if CAMERA not in one.images:
                 raise SrpoError(f"The demonstrations lack the camera '{CAMERA}' that the world model looks through.")
             images = one.images[CAMERA]
-            moments_seen = np.unique(np.append(np.arange(0, len(images), self.policy.chunk), len(images) - 1))
-            features = np.stack([self.world_model.frame_features(images[t], {}) for t in moments_seen])
+            seen = every_nth(len(images), self.policy.chunk)
+            features = np.stack([self.world_model.frame_features(images[t], {}) for t in seen])
             self.replay.add(self._embed([features]), [True], [one.task.id])
         if not len(self.replay):
             raise SrpoError(f"No demonstration is of {', '.join(sorted(wanted))}: give the folder that srpo sft read.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srpo.data.episodes import EpisodeSet, RecordedEpisode
+from srpo.data.episodes import EpisodeSet, RecordedEpisode, every_nth
 from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError, Task
 
 TASK = Task("suite", 1, "lift", "lift the cup", 100)
@@ -115,3 +115,9 @@ def test_damage_is_named(folder: EpisodeSet, tmp_path: Path) -> None:
         folder.meta()
     with pytest.raises(SrpoError, match="holds no recorded episodes"):
         list(EpisodeSet(tmp_path / "nowhere"))
+
+
+def test_every_nth_ends_with_the_last():
+    assert every_nth(9, 4).tolist() == [0, 4, 8]
+    assert every_nth(10, 4).tolist() == [0, 4, 8, 9]
+    assert every_nth(1, 8).tolist() == [0]

@@ -139,8 +139,8 @@ def test_every_frame_has_the_tokens_of_its_time(encoder: VideoEncoder) -> None:
     found = model.trace(features)
     assert found.shape == (16, 4 * 24) and not found[0].any()
     # 8 of the 16 frames are read, two to a token: frames lie in four times in turn, each with the same tokens.
-    kinds = [np.unique(found, axis=0, return_inverse=True)[1].ravel()]
-    assert len(set(kinds[0].tolist())) == 4 and (np.diff(np.flatnonzero(np.diff(kinds[0]))) >= 3).all()
+    kind = np.unique(found, axis=0, return_inverse=True)[1].ravel()
+    assert len(set(kind.tolist())) == 4 and (np.diff(np.flatnonzero(np.diff(kind))) >= 3).all()
     assert model.trace(features[:1]).shape == (1, 96)
 
 

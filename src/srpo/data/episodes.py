@@ -18,6 +18,11 @@ FORMAT = "srpo-episodes-v1"
 CAMERA = "agentview"
 
 
+def every_nth(length: int, step: int) -> np.ndarray:
+    """(K,) int64: every ``step``-th moment of ``length``, from the first, and always the last."""
+    return np.unique(np.append(np.arange(0, length, step), length - 1))
+
+
 @dataclass
 class RecordedEpisode:
     """What is needed to grade an episode, and to say whether the grade is right.

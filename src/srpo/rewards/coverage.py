@@ -9,8 +9,6 @@ episode, one way only: what a failure does besides is not held against it.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from srpo.types import SrpoError
@@ -68,9 +66,8 @@ def _few(references: np.ndarray) -> np.ndarray:
     return references[chosen]
 
 
-def _distances(points: np.ndarray, references: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+def _distances(points: np.ndarray, references: np.ndarray) -> np.ndarray:
     """(T, R, S) float64 squared L2 distances of (T, E) from (R, S, E), by one matrix product."""
-    known = np.asarray(references)
-    flat = known.reshape(-1, known.shape[-1])
+    flat = references.reshape(-1, references.shape[-1])
     squares = np.square(points).sum(1)[:, None] + np.square(flat).sum(1) - 2.0 * (points @ flat.T)
-    return np.maximum(squares, 0.0).astype(np.float64).reshape(len(points), *known.shape[:2])
+    return np.maximum(squares, 0.0).astype(np.float64).reshape(len(points), *references.shape[:2])

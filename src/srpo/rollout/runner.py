@@ -41,7 +41,7 @@ class RolloutConfig:
         inference: where the policy decides: ``"worker"`` (a copy in each process: best for a small policy on CPUs),
             ``"server"`` (one policy, on its own device, for the decisions that wait) or ``"auto"``: server unless the
             policy is small and on the CPU.
-        server_batch: decisions per forward of the server; fewer are filled up, so that its shapes never change.
+        server_batch: most decisions per forward of the server; fewer are filled up, see `srpo.rollout.server`.
         true_progress: note at each decision point how far the task has really come (LIBERO's pick-and-place tasks
             only, see `srpo.evaluation.true_progress`), for judging rewards; ``Episode.info["true_progress"]``.
     """
