@@ -192,3 +192,12 @@ def test_bad_runs_get_a_sentence(tmp_path: Path, run: Path) -> None:
     (run / "metrics.csv").write_text("step,loss\n")
     with pytest.raises(SrpoError, match="no rows yet"):
         write_report(run)
+
+
+def test_the_page_says_how_failures_were_graded(run: Path) -> None:
+    assert "by the distance of the episode so far" in write_report(run).read_text()
+    graded = json.loads((run / "graded.json").read_text())
+    (run / "graded.json").write_text(json.dumps({**graded, "clustering": "coverage"}))
+    page = write_report(run).read_text()
+    # Autoescaping may write the apostrophe as an entity.
+    assert "by the share of the moments of this step" in page and "by the distance of the episode so far" not in page

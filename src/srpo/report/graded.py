@@ -73,7 +73,7 @@ def write_graded(
                 }
             )
         path = run / "graded.json"
-        write_json(path, {"task": task, "curves": curves})
+        write_json(path, {"task": task, "clustering": clustering, "curves": curves})
         return path
     return None
 

@@ -26,7 +26,7 @@ _MULTIPLES = (
     ("entropy", "Entropy (nats)", "Of the action tokens; near 0 the policy no longer explores."),
     ("grad_norm", "Gradient norm", "Before clipping."),
     ("ratio_max", "Largest ratio", "New over old probability of one action token, at most."),
-    ("n_clusters", "Clusters of successes", "Ways of succeeding that the clustering told apart."),
+    ("n_clusters", "Clusters of successes", "Ways of succeeding told apart; with coverage, all known successes."),
     ("episodes_per_s", "Episodes per second", "Of the rollout."),
 )
 _NAMES = {
@@ -231,8 +231,12 @@ def _graded_text(run: Run, values: dict[str, Any], curves: list[dict[str, Any]])
     task = run.instructions.get(values.get("task", ""), values.get("task", ""))
     rewards = [float(c["reward"]) for c in curves if c["label"] != "success"]
     text = f"Progress of {len(curves)} episodes" + (f" of “{task}”" if task else "")
-    text += ", by the distance of the episode so far to the successes in the world model's latent space"
-    text += " (1: the nearest any of them came, 0: the farthest)."
+    if values.get("clustering") == "coverage":
+        text += ", by the share of the moments of this step's successes that the episode so far has had too"
+        text += " (rewards know earlier successes as well, and may rank otherwise)."
+    else:
+        text += ", by the distance of the episode so far to the successes in the world model's latent space"
+        text += " (1: the nearest any of them came, 0: the farthest)."
     if rewards:
         span = f"from {min(rewards):.2f} to {max(rewards):.2f}" if len(rewards) > 1 else f"{rewards[0]:.2f}"
         text += f" The failures were rewarded {span}, a success always 1."
