@@ -134,7 +134,7 @@ def test_doctor_passes_where_the_tests_run() -> None:
 
 def test_grading_by_coverage(folder: Path) -> None:
     run = folder / "covered"
-    covering = ("--clustering", "coverage", "--rollout.world-model", "change", "--demonstrations", folder / "demos")
+    covering = ("--clustering", "coverage", "--task-sampling", "uncertain", "--demonstrations", folder / "demos")
     budget = ("--groups", "4", "--group-size", "4", "--steps", "1")
     srpo("train", "debug", *EASY, *covering, *budget, "--policy", folder / "sft/policy", "--run", run, "--workers", "2")
     graded = json.loads((run / "graded.json").read_text())

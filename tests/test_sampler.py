@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from srpo.sampler import GroupSampler, demonstration_state, evaluation_states, train_state
+from srpo.sampler import GroupSampler, RecentOutcomes, demonstration_state, evaluation_states, train_state
 from srpo.types import InitialState, SrpoError, Task
 
 TASKS = [Task("suite", i, f"task{i}", "do it", 100) for i in range(3)]
@@ -38,6 +42,37 @@ def test_tasks_take_turns() -> None:
     assert Counter(tasks) == {0: 4, 1: 4, 2: 4}
     rounds = [tuple(tasks[i : i + 3]) for i in range(0, 12, 3)]
     assert all(sorted(r) == [0, 1, 2] for r in rounds) and len(set(rounds)) > 1
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 1.0), min_size=3, max_size=3), step=st.integers(0, 50), groups=st.integers(1, 9)
+)
+def test_by_weight_every_task_has_its_share_up_to_rounding(weights: list[float], step: int, groups: int) -> None:
+    sampler = replace(SAMPLER, groups=groups)
+    requests = sampler.requests(step, np.array(weights))
+    assert requests == sampler.requests(step, np.array(weights))
+    assert [r.group for r in requests[::3]] == list(range(step * groups, (step + 1) * groups))
+    count = Counter(r.task.index for r in requests[::3])
+    for index, weight in enumerate(weights):
+        share = groups * weight / sum(weights)
+        assert share - 1 < count[index] < share + 1
+
+
+def test_by_weight_the_share_is_right_on_average() -> None:
+    count = Counter(r.task.index for step in range(400) for r in SAMPLER.requests(step, np.array([0.5, 0.3, 0.2])))
+    assert [count[i] / 4800 for i in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.02)
+
+
+def test_uncertain_tasks_are_practised_most() -> None:
+    outcomes = RecentOutcomes(["a", "b", "c"], window=4)
+    assert outcomes.weights().tolist() == [0.5, 0.5, 0.5] and outcomes.success() == 0.0
+    outcomes.add(["a"] * 6 + ["b"] * 2, [False, False, True, True, True, True, True, False])
+    # a: the last four of six are successes, 5 of 6 with the prior; b: one of two, 2 of 4; c: nothing.
+    np.testing.assert_allclose(outcomes.weights(), [np.sqrt(5 / 36), 0.5, 0.5])
+    assert outcomes.success() == pytest.approx((1.0 + 0.5) / 2)
+    again = RecentOutcomes(["b", "a", "d"], window=4)
+    again.load_state_dict(json.loads(json.dumps(outcomes.state_dict())))
+    np.testing.assert_allclose(again.weights(), [0.5, np.sqrt(5 / 36), 0.5])
 
 
 def test_no_training_state_twice_unless_asked() -> None:

@@ -86,7 +86,13 @@ class LastFrame:
         return np.stack([f[-1] for f in features])
 
 
-CONFIG = TrainConfig(groups=4, group_size=6, learner=LearnerConfig(learning_rate=1e-2, epochs=2, minibatch=16), seed=1)
+CONFIG = TrainConfig(
+    groups=4,
+    group_size=6,
+    clustering="dbscan",
+    learner=LearnerConfig(learning_rate=1e-2, epochs=2, minibatch=16),
+    seed=1,
+)
 
 
 def trainer(policy: CompactPolicy, run: Path, verdict: Verdict = first_action_is_positive, **changes: Any) -> Trainer:
@@ -202,7 +208,10 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
     return {k: v for k, v in row.items() if not k.startswith("seconds")}
 
 
-@pytest.mark.parametrize("changes", [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"}],
+)
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
     def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:

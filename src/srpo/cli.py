@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("--every", type=int, default=8, help="read every n-th frame of a video")
     for part in (bench, scoring):
         part.add_argument("--formula", default="paper", help="paper or siirl")
-        part.add_argument("--clustering", default="dbscan", help="dbscan, nearest, mean, k-medoids, coverage")
+        part.add_argument("--clustering", default="coverage", help="coverage, dbscan, nearest, mean or k-medoids")
         part.add_argument("--out", default=None, required=part is scoring, help="folder for results and plots")
 
     world = commands.add_parser("world-model", help="train the compact video world model", allow_abbrev=False)
@@ -91,10 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--run", required=True, help="run folder; the model goes to RUN/world_model")
     training.add_argument("--resume", action="store_true", help="continue an interrupted run")
     training.add_argument("--seed", type=int, default=0)
-
-    whitening = world_parts.add_parser("whiten", help="fit the world model 'change' to recorded episodes")
-    whitening.add_argument("episodes", nargs="+", help="folders written by benchmarks/episode_set.py")
-    whitening.add_argument("--out", required=True, help="folder for the result")
 
     presets = commands.add_parser("presets", help="list the presets, or all settings of one")
     presets.add_argument("name", nargs="?")
@@ -164,8 +160,6 @@ def _run(options: argparse.Namespace, changes: dict[str, str]) -> int:
     if options.command == "world-model":
         from srpo import world_model_commands
 
-        if options.part == "whiten":
-            return world_model_commands.whiten(options)
         return world_model_commands.train(options, changes)
     from srpo import commands
 

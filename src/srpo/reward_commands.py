@@ -19,7 +19,7 @@ from srpo.rewards import progress_rewards
 from srpo.tracking import Console
 from srpo.types import InitialState, SrpoError, Task
 from srpo.world_models import create
-from srpo.world_models.base import MOMENTS, moments, trace
+from srpo.world_models.base import moments, trace
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -84,9 +84,8 @@ def score(options: argparse.Namespace) -> int:
     success = np.array([e.success for e in episodes])
     task = np.array([e.task.id for e in episodes])
     graded = progress_rewards(
-        np.stack(whole), success, task, formula=options.formula, clustering=options.clustering,
-        moments=MOMENTS if covering else None,
-    )  # fmt: skip
+        np.stack(whole), success, task, formula=options.formula, clustering=options.clustering
+    )
     if covering:
         curves = coverage_curves(windows, success, task)
     else:

@@ -1,12 +1,15 @@
 """Which groups come next, and which initial states may be trained on.
 
-The sampler has no state: step k of seed s always gives the same groups, so a resumed run meets the same ones.
+The sampler has no state: step k of seed s with the same weights always gives the same groups, so a resumed run meets
+the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +57,7 @@ class GroupSampler:
     """Orders the episodes of one RL step: groups of ``group_size`` attempts at the same task and initial state.
 
     Attributes:
-        tasks: visited in turn, in an order shuffled anew in every round.
+        tasks: visited in turn, in an order shuffled anew in every round; or by weight.
         groups: groups per step.
         group_size: attempts per group (M in the paper).
         protocol: see `train_state`.
@@ -71,14 +74,17 @@ class GroupSampler:
     temperature: float
     train_states: int | None = None
 
-    def requests(self, step: int) -> list[EpisodeRequest]:
-        """The episodes of RL step ``step`` (from 0), group by group."""
+    def requests(self, step: int, weights: np.ndarray | None = None) -> list[EpisodeRequest]:
+        """The episodes of RL step ``step`` (from 0), group by group.
+
+        Args:
+            step: its number.
+            weights: (number of tasks,) floats > 0, share of each task in the groups, up to rounding; None: in turn.
+        """
+        chosen = self._in_turn(step) if weights is None else self._weighted(step, weights)
         out = []
-        for g in range(self.groups):
-            number = step * self.groups + g
-            turn, place = divmod(number, len(self.tasks))
-            order = np.random.default_rng([self.seed, 1, turn]).permutation(len(self.tasks))
-            task = self.tasks[int(order[place])]
+        for number, index in enumerate(chosen, step * self.groups):
+            task = self.tasks[index]
             state_rng = np.random.default_rng([self.seed, 2, number])
             pool = self.train_states or (N_PUBLISHED if self.protocol == "paper" else _SPAN)
             state = train_state(self.protocol, int(state_rng.integers(pool)))
@@ -87,3 +93,60 @@ class GroupSampler:
                 EpisodeRequest(task, state, group=number, seed=int(s), temperature=self.temperature) for s in seeds
             ]
         return out
+
+    def _in_turn(self, step: int) -> list[int]:
+        chosen = []
+        for number in range(step * self.groups, (step + 1) * self.groups):
+            turn, place = divmod(number, len(self.tasks))
+            chosen.append(int(np.random.default_rng([self.seed, 1, turn]).permutation(len(self.tasks))[place]))
+        return chosen
+
+    def _weighted(self, step: int, weights: np.ndarray) -> list[int]:
+        """Systematic sampling: of G groups a task of share w has floor(G w) or ceil(G w)."""
+        rng = np.random.default_rng([self.seed, 5, step])
+        order = rng.permutation(len(self.tasks))
+        edges = np.cumsum(weights[order]) / np.sum(weights)
+        places = (np.arange(self.groups) + rng.random()) / self.groups
+        return [int(order[i]) for i in np.minimum(np.searchsorted(edges, places, side="right"), len(order) - 1)]
+
+
+class RecentOutcomes:
+    """The last outcomes at every task, and how much practice each deserves.
+
+    Args:
+        tasks: ids, in the order of `weights`.
+        window: outcomes kept per task.
+    """
+
+    def __init__(self, tasks: Sequence[str], window: int = 32) -> None:
+        self._kept: dict[str, deque[bool]] = {t: deque(maxlen=window) for t in tasks}
+
+    def add(self, task: Sequence[str] | np.ndarray, success: Sequence[bool] | np.ndarray) -> None:
+        """Keep the outcomes of a batch: (N,) ids and (N,) bool."""
+        for name, won in zip(task, success, strict=True):
+            self._kept[str(name)].append(bool(won))
+
+    def weights(self) -> np.ndarray:
+        """sqrt(p (1 - p)) with p = (successes + 1) / (outcomes + 2), (number of tasks,) float64.
+
+        The standard deviation of an outcome, which is what a group compares: a task at half weighs three times one
+        whose last 32 attempts all ended alike. (Ours, not the paper's; its code draws tasks evenly and throws away the
+        groups that all succeed or all fail, as DAPO does, arXiv 2503.14476, section 3.2.)
+        """
+        p = np.array([(sum(k) + 1) / (len(k) + 2) for k in self._kept.values()])
+        return np.sqrt(p * (1 - p))
+
+    def success(self) -> float:
+        """Mean over the tasks of the share of successes among the kept outcomes; tasks without any are left out."""
+        rates = [np.mean(k) for k in self._kept.values() if k]
+        return float(np.mean(rates)) if rates else 0.0
+
+    def state_dict(self) -> dict[str, list[bool]]:
+        """Task -> outcomes, fit for JSON."""
+        return {t: list(k) for t, k in self._kept.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace the contents by those of `state_dict`; tasks that this run does not have are left out."""
+        for name, kept in self._kept.items():
+            kept.clear()
+            kept.extend(bool(x) for x in state.get(name, ()))

@@ -23,10 +23,10 @@ from srpo.policies.loading import ModelOptions
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.rollout.runner import RolloutConfig
-from srpo.sampler import GroupSampler
+from srpo.sampler import GroupSampler, RecentOutcomes
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
-from srpo.world_models.base import MOMENTS, moments
+from srpo.world_models.base import moments
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class TrainConfig:
         steps: RL steps.
         groups: groups per step (same task and initial state).
         group_size: episodes per group (M in the paper: 8).
+        task_sampling: ``"even"``: tasks take turns; ``"uncertain"``: those whose outcome is least certain are practised
+            most, see `RecentOutcomes.weights`.
         temperature: sampling temperature of the rollouts.
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
-        clustering: ``"dbscan"``, ``"nearest"``, ``"mean"``, ``"k-medoids"`` or ``"coverage"``, see `progress_rewards`.
+        clustering: ``"coverage"``, or the paper's distance to a centre of the successes, ``"dbscan"``, ``"nearest"``,
+            ``"mean"`` or ``"k-medoids"``, see `progress_rewards`.
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
             (see `group_relative_gae`).
         gae_lambda: of ``credit="decision"``.
@@ -74,16 +77,17 @@ class TrainConfig:
     steps: int = 20
     groups: int = 8
     group_size: int = 8
+    task_sampling: str = "even"
     temperature: float = 1.0
     reward: str = "srpo"
     formula: str = "paper"
     alpha: float = 0.8
-    clustering: str = "dbscan"
+    clustering: str = "coverage"
     credit: str = "episode"
     gae_lambda: float = 0.7
     value_history: int = 4
     normalise_std: bool = True
-    replay: int = 64
+    replay: int = 16
     demonstrations: str | None = None
     protocol: str = "held-out"
     train_max_steps: int | None = None
@@ -106,6 +110,8 @@ class TrainConfig:
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
         if self.credit not in ("episode", "decision"):
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
+        if self.task_sampling not in ("even", "uncertain"):
+            raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even or uncertain.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
         if self.demonstrations and not self.replay:
@@ -151,6 +157,7 @@ class Trainer:
             tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
             config.train_states,
         )  # fmt: skip
+        self.outcomes = RecentOutcomes([t.id for t in tasks])
         self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
         if self.learner.sharded and config.credit == "decision":
             raise SrpoError("A sharded policy has no --credit decision: leave it out.")
@@ -188,7 +195,9 @@ class Trainer:
         start = time.perf_counter()
         # The first two groups are filmed; the report shows how their failures were graded.
         filmed = 2 * self.config.group_size if self.config.reward == "srpo" else 0
-        requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(self.sampler.requests(self.done))]
+        weights = self.outcomes.weights() if self.config.task_sampling == "uncertain" else None
+        requests = self.sampler.requests(self.done, weights)
+        requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(requests)]
         episodes, embeddings = self._roll_out(self.world.share(requests), on_episode)
         if self.world.size > 1:
             vectors = None if embeddings is None else np.stack(self.world.gather(list(embeddings)))
@@ -209,6 +218,7 @@ class Trainer:
             stats = self.learner.update(decisions, self.done, rate)
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
+        self.outcomes.add(task, success)
         self._update_average()
         self.done += 1
         end = time.perf_counter()
@@ -219,7 +229,7 @@ class Trainer:
     def _roll_out(
         self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None]
     ) -> tuple[list[Episode], np.ndarray | None]:
-        """The episodes and, if failures are to be graded, their embeddings (N, E). An episode is embedded as soon as
+        """The episodes and, if failures are to be graded, their embeddings. An episode is embedded as soon as
         it has ended, while others still run."""
         if self.config.reward == "sparse":
             return self.collector.collect(self.learner.acting, requests, on_episode), None
@@ -280,7 +290,6 @@ class Trainer:
             alpha=self.config.alpha,
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
-            moments=MOMENTS if self._covering else None,
         )
         return StepRecord(episodes, graded.reward, embeddings, graded)
 
@@ -298,6 +307,7 @@ class Trainer:
             "n_success": int(success.sum()),
             "n_episodes": len(episodes),
             "success_rate": float(success.mean()),
+            "success_recent": self.outcomes.success(),
             "steps_to_success": float(np.mean([e.n_steps for e in episodes if e.success])) if success.any() else 0.0,
             "reward_failure_mean": float(failed.mean()) if len(failed) else 0.0,
             "reward_failure_std": float(failed.std()) if len(failed) else 0.0,
@@ -324,7 +334,7 @@ class Trainer:
     def save(self) -> Path:
         """Checkpoint: weights, optimiser, replay, values, average, step. (All random draws follow from the step.)"""
         tensors: dict[str, torch.Tensor] = {}
-        state: dict[str, Any] = {}
+        state: dict[str, Any] = {"outcomes": self.outcomes.state_dict()}
         if self.replay is not None:
             state["replay"], arrays = _split(self.replay.state_dict())
             tensors |= {f"replay.{k}": torch.from_numpy(v) for k, v in arrays.items()}
@@ -352,6 +362,7 @@ class Trainer:
         self.learner.refresh()
         self.done = int(state["step"])
         # A part that the saved run did not have starts afresh.
+        self.outcomes.load_state_dict(state.get("outcomes", {}))
         if self.replay is not None and "replay" in state:
             self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
         if self.value_history is not None:
@@ -369,7 +380,7 @@ class StepRecord:
     Attributes:
         episodes: N episodes.
         reward: (N,).
-        embeddings: (N, E), None when the reward is sparse.
+        embeddings: (N, MOMENTS, E) for coverage, else (N, E); None when the reward is sparse.
         graded: distances and cluster counts, None when the reward is sparse.
     """
 

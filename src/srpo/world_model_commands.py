@@ -1,20 +1,19 @@
-"""``srpo world-model train`` and ``whiten``."""
+"""``srpo world-model train``."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from srpo.config import override
 from srpo.data.episodes import EpisodeSet
-from srpo.policies.backbone import STRIDE16_CHANNELS, feature_batches
+from srpo.policies.backbone import feature_batches
 from srpo.provenance import provenance, write_json
 from srpo.tracking import Console, CsvLogger
 from srpo.types import SrpoError
-from srpo.world_models import change, jepa
+from srpo.world_models import jepa
 from srpo.world_models.compact import CompactWorldModel
 from srpo.world_models.video_transformer import VideoEncoder
 
@@ -57,20 +56,3 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
     console.message(f"written: {run / 'world_model'}  (use it as --rollout.world-model compact:{run / 'world_model'})")
     return 0
 
-
-def whiten(options: argparse.Namespace) -> int:
-    """Fit `srpo.world_models.change` to recorded episodes."""
-    sets = [EpisodeSet(folder) for folder in options.episodes]
-    console = Console()
-    eye = change.ChangeWorldModel(np.eye(STRIDE16_CHANNELS))
-    with console.phase("features", sum(map(len, sets)), "episodes") as phase:
-
-        def features() -> Iterator[np.ndarray]:
-            for episode in (e for one in sets for e in one):
-                maps = np.concatenate([stride16 for _, stride16 in feature_batches(episode.frames)])
-                yield np.stack([eye.frame_features(episode.frames[0], {"agentview_s16": m}) for m in maps])
-                phase.advance(1)
-
-        change.fit(features()).save_pretrained(options.out)
-    console.message(f"written: {options.out}  (use it as --rollout.world-model change:{options.out})")
-    return 0

@@ -35,7 +35,7 @@ EPISODES = [episode(200, True, 1.0), episode(202, True, 1.0), episode(190, False
 
 
 def test_grades_by_hand() -> None:
-    g = grade(EPISODES, Brightness())
+    g = grade(EPISODES, Brightness(), clustering="dbscan")
     # two successes are references as they are; squared distances of the failures to the nearer one, 200
     np.testing.assert_allclose(g.distance, [4, 4, 100, 2500, 10000, 22500])
     d = np.array([100, 2500, 10000, 22500.0])
@@ -46,34 +46,34 @@ def test_grades_by_hand() -> None:
 
 
 def test_a_reward_that_follows_the_truth_is_perfect_and_one_that_runs_against_it_is_not() -> None:
-    right = measure(grade(EPISODES, Brightness()), resamples=50)
+    right = measure(grade(EPISODES, Brightness(), clustering="dbscan"), resamples=50)
     assert set(right) == set(MEASURES)
     assert right["rank"].value == right["rank_pooled"].value == right["auc"].value == 1.0
     assert right["time"].value == 1.0 and right["monotonicity"].value == 1.0
     wrong = [episode(int(e.frames.max()), e.success, 1 - float(e.true_progress[-1])) for e in EPISODES]
-    assert measure(grade(wrong, Brightness()), resamples=50)["rank"].value == -1.0
+    assert measure(grade(wrong, Brightness(), clustering="dbscan"), resamples=50)["rank"].value == -1.0
     # successes are the short ones here, so that length alone tells them apart
     assert right["length_share"].value == pytest.approx(1.0)
 
 
 def test_only_as_many_references_as_allowed() -> None:
     far = [episode(100, True, 1.0), episode(200, True, 1.0), episode(99, False, 0.9), episode(199, False, 0.1)]
-    both = grade(far, Brightness())
+    both = grade(far, Brightness(), clustering="dbscan")
     assert both.reward[2] == both.reward[3]
-    draws = [grade(far, Brightness(), references=1, seed=s).reward for s in range(8)]
+    draws = [grade(far, Brightness(), clustering="dbscan", references=1, seed=s).reward for s in range(8)]
     assert {bool(r[2] > r[3]) for r in draws} == {True, False}  # either success was drawn at some time
 
 
 def test_tasks_without_both_outcomes() -> None:
     with pytest.raises(SrpoError, match="both a success and a failure"):
-        grade([episode(1, True, 1.0), episode(2, False, 0.0, task=1)], Brightness())
+        grade([episode(1, True, 1.0), episode(2, False, 0.0, task=1)], Brightness(), clustering="dbscan")
     mixed = [*EPISODES, episode(77, False, 0.2, task=1)]
-    g = grade(mixed, Brightness())
+    g = grade(mixed, Brightness(), clustering="dbscan")
     assert g.reward[-1] == 0 and np.isnan(g.distance[-1])
     assert measure(g, resamples=20)["rank"].value == 1.0  # what nothing is known of is left out
 
 
 def test_table() -> None:
-    rows = {"one": measure(grade(EPISODES, Brightness()), resamples=20)}
+    rows = {"one": measure(grade(EPISODES, Brightness(), clustering="dbscan"), resamples=20)}
     lines = table(rows, ["rank", "auc"]).splitlines()
     assert lines[0] == "| | rank | auc |" and lines[2].startswith("| one | 1.00 [") and len(lines) == 3

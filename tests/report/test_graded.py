@@ -40,7 +40,7 @@ def test_a_failure_that_stayed_away_does_not_reach_one(tmp_path: Path) -> None:
     # The success ends at 4; of the failures one comes to 3, the other to 1 (squared distances 1 and 9, from 16 on).
     episodes = [episode([0, 0, 2, 4], True), episode([0, 0, 2, 3], False), episode([0, 0, 1, 1], False)]
     embeddings = LastFrame().embed([e.frame_features for e in episodes if e.frame_features is not None])
-    path = write_graded(tmp_path, episodes, np.array([1.0, 0.6, 0.3]), embeddings, LastFrame())  # type: ignore[arg-type]
+    path = write_graded(tmp_path, episodes, np.array([1.0, 0.6, 0.3]), embeddings, LastFrame(), clustering="dbscan")  # type: ignore[arg-type]
     assert path is not None
     success, near, far = json.loads(path.read_text())["curves"]
     assert [c["label"] for c in (success, near, far)] == ["success", "failure", "failure"]
@@ -52,5 +52,5 @@ def test_a_failure_that_stayed_away_does_not_reach_one(tmp_path: Path) -> None:
 
 def test_nothing_to_show_without_a_success(tmp_path: Path) -> None:
     failure = episode([0, 1], False)
-    assert write_graded(tmp_path, [failure], np.zeros(1), np.ones((1, 2)), LastFrame()) is None  # type: ignore[arg-type]
+    assert write_graded(tmp_path, [failure], np.zeros(1), np.ones((1, 2)), LastFrame(), clustering="dbscan") is None  # type: ignore[arg-type]
     assert not (tmp_path / "graded.json").exists()

@@ -70,12 +70,12 @@ def batch():
     embeddings = np.array(
         [[0.0, 0.1, 1.0, 0.0], [0.0, 0.1, 0.9, 0.2], [0.0, 0.1, 0.1, 0.1], [0.0, 0.1, 0.2, 0.0], [0.3, 0.3, 0.4, 0.4]]
     )
-    return embeddings, np.array([True, False, False, False, False]), np.array(["a", "a", "a", "a", "b"])
+    return embeddings.reshape(5, 2, 2), np.arange(5) == 0, np.array(["a", "a", "a", "a", "b"])
 
 
 def test_failures_are_graded_by_how_far_they_came():
     embeddings, success, task = batch()
-    graded = progress_rewards(embeddings, success, task, clustering="coverage", moments=2)
+    graded = progress_rewards(embeddings, success, task)
     assert graded.reward[0] == 1.0 and graded.reward[4] == 0.0 and np.isnan(graded.distance[4])
     # Sigma is half of the squared step, 1.01 / 2. The failures came as near to its end as 0.05, 0.82 and 0.64:
     # the first has covered it, the others a half and sigma / d of the other half.
@@ -90,13 +90,16 @@ def test_coverage_works_with_the_replay_and_the_public_formula():
     replay.add(embeddings, success, task)
     only = ~success
     graded = progress_rewards(
-        embeddings[only], success[only], task[only], formula="siirl", clustering="coverage", moments=2,
-        references=replay.references(),
-    )  # fmt: skip
+        embeddings[only], success[only], task[only], formula="siirl", references=replay.references()
+    )
     assert graded.reward.max() < 0.6 and graded.reward[3] == 0.0
 
 
-@pytest.mark.parametrize("moments", [None, 0, 3])
-def test_the_number_of_moments_must_divide_an_embedding(moments):
-    with pytest.raises(SrpoError, match="needs moments="):
-        progress_rewards(*batch(), clustering="coverage", moments=moments)
+def test_one_vector_an_episode_is_for_the_papers_distance():
+    embeddings, success, task = batch()
+    with pytest.raises(SrpoError, match=r"\(5, 4\): coverage compares moments.*choose clustering='dbscan'"):
+        progress_rewards(embeddings.reshape(5, 4), success, task)
+    with pytest.raises(SrpoError, match="pass one vector per episode"):
+        progress_rewards(embeddings, success, task, clustering="dbscan")
+    with pytest.raises(SrpoError, match=r"references have the shape \(1, 3, 2\) and the embeddings \(5, 2, 2\)"):
+        progress_rewards(embeddings, success, task, references=(np.ones((1, 3, 2)), ["a"]))

@@ -79,7 +79,7 @@ def test_bad_input() -> None:
     with pytest.raises(SrpoError, match="strings or integers"):
         replay.add(np.ones((1, 3)), [True], [("a", 1)])  # type: ignore[arg-type]
     replay.add(np.ones((1, 3)), [True], ["a"])
-    with pytest.raises(SrpoError, match="3 dimensions and was given 4"):
+    with pytest.raises(SrpoError, match=r"shape \(3,\) and was given \(4,\)"):
         replay.add(np.ones((1, 4)), [True], ["a"])
     with pytest.raises(SrpoError, match="lacks"):
         replay.load_state_dict({"tasks": []})

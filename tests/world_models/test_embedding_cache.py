@@ -78,7 +78,7 @@ def test_a_damaged_file_counts_as_missing(tmp_path: Path) -> None:
         (tmp_path / f"{name}.npy").write_bytes(content)
         assert EmbeddingCache(4, tmp_path).get(name) is None
     np.save(tmp_path / "objects.npy", np.array([None]), allow_pickle=True)
-    np.save(tmp_path / "wide.npy", np.zeros((2, 2), np.float32))
+    np.save(tmp_path / "wide.npy", np.zeros((2, 2)))  # float64
     cache = EmbeddingCache(4, tmp_path)
     assert cache.get("objects") is None and cache.get("wide") is None
     cache.put("wide", row(1))

@@ -14,6 +14,7 @@ import torch
 
 from srpo.types import SrpoError
 from srpo.world_models import create
+from srpo.world_models.video_frames import chosen_frames
 from srpo.world_models.vjepa2 import PUBLISHED, VJepa2Config, VJepa2WorldModel
 from srpo.world_models.vjepa2_layers import clip_bytes, rotary_angles
 
@@ -148,6 +149,19 @@ def test_embedding_is_the_mean_of_the_tokens_of_the_chosen_frames(folder: str) -
     assert embedded.shape == (1, HIDDEN) and embedded.dtype == np.float32
     pixels = world_model.preprocessing(torch.from_numpy(episode[::2]))
     np.testing.assert_allclose(embedded[0], encoded(world_model, pixels).mean(0), atol=1e-5)
+
+
+def test_a_moment_is_the_mean_token_of_its_time_since_the_first(folder: str) -> None:
+    world_model = VJepa2WorldModel(folder)
+    (episode,) = videos(5)
+    seen = world_model.trace(episode)
+    pixels = world_model.preprocessing(torch.from_numpy(episode[chosen_frames(5, FRAMES)]))
+    times = encoded(world_model, pixels).reshape(FRAMES // 2, -1, HIDDEN).mean(1).numpy()
+    assert seen.shape == (5, HIDDEN) and not seen[0].any()
+    np.testing.assert_allclose(seen[-1], times[-1] - times[0], atol=2e-6)
+    # The mean over the times is the whole episode's vector, and comes from the same pass.
+    np.testing.assert_allclose(world_model.embed([episode])[0], times.mean(0), atol=2e-6)
+    assert (world_model.cache.hits, world_model.cache.misses) == (1, 1)
 
 
 def test_first_angles_by_hand() -> None:

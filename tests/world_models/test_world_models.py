@@ -8,7 +8,8 @@ import torch
 
 from srpo.policies.backbone import shared_backbone
 from srpo.types import SrpoError
-from srpo.world_models import WorldModel, create, segment_means
+from srpo.world_models import WorldModel, create, moments, segment_means
+from srpo.world_models.base import MOMENTS
 from srpo.world_models.image import ImageWorldModel
 from srpo.world_models.pixels import PixelWorldModel
 
@@ -43,6 +44,26 @@ def test_length_alone() -> None:
     frames = np.zeros((5, 8, 8, 3), np.uint8)
     features = np.stack([model.frame_features(f, {}) for f in frames])
     np.testing.assert_array_equal(model.embed([features, features[:2]]), [[5.0], [2.0]])
+    np.testing.assert_array_equal(model.trace(features), [[0], [1], [2], [3], [4]])
+
+
+def test_moments_begin_with_the_first_frame_and_end_with_the_last() -> None:
+    rng = np.random.default_rng(0)
+    episodes = [rng.integers(0, 256, (length, 12), dtype=np.uint8) for length in (5, 40)]
+    found = moments(PixelWorldModel(size=2), episodes)
+    assert found.shape == (2, MOMENTS, 12) and found.dtype == np.float32
+    for row, episode in zip(found, episodes, strict=True):
+        assert not row[0].any()
+        np.testing.assert_array_equal(row[-1], episode[-1].astype(float) - episode[0])
+    # Of five frames every one is there, in order, some of them often.
+    places = [int(np.flatnonzero((episodes[0] - m == episodes[0][0]).all(1))[0]) for m in found[0].astype(np.int64)]
+    assert places == sorted(places) and set(places) == set(range(5))
+
+    class Whole:
+        def embed(self, features: list[np.ndarray]) -> np.ndarray: ...
+
+    with pytest.raises(SrpoError, match=r"Whole embeds whole episodes only.*'image'"):
+        moments(Whole(), episodes)  # type: ignore[arg-type]
 
 
 def test_pixels() -> None:
@@ -126,7 +147,7 @@ def test_by_name(name: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("vjepa", "choose change"), ("no.module:X", "Cannot load"), ("os:NoSuch", "Cannot load")]
+    ("name", "message"), [("vjepa", "choose image"), ("no.module:X", "Cannot load"), ("os:NoSuch", "Cannot load")]
 )
 def test_unknown_names(name: str, message: str) -> None:
     with pytest.raises(SrpoError, match=message):

@@ -14,7 +14,7 @@ from srpo.evaluation.progress_curves import coverage_curves, left_out_distances,
 from srpo.rewards import progress_rewards
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel
-from srpo.world_models.base import MOMENTS, moments, trace
+from srpo.world_models.base import moments, trace
 
 #: Measure -> what it is, in the order of the table.
 MEASURES = {
@@ -62,7 +62,7 @@ def grade(
     world_model: WorldModel,
     *,
     formula: str = "paper",
-    clustering: str = "dbscan",
+    clustering: str = "coverage",
     references: int | None = None,
     seed: int = 0,
 ) -> Graded:
@@ -96,7 +96,6 @@ def grade(
         formula=formula,
         clustering=clustering,
         references=(whole[known], task[known]),
-        moments=MOMENTS if covering else None,
     )
     graded[failed] = found.reward
     if covering:

@@ -12,7 +12,7 @@ from srpo.provenance import write_json
 from srpo.rewards import covered_progress, progress_curve, success_centres
 from srpo.types import Episode
 from srpo.world_models import WorldModel
-from srpo.world_models.base import MOMENTS, trace
+from srpo.world_models.base import trace
 
 _THUMBNAILS = 6
 
@@ -24,7 +24,7 @@ def write_graded(
     embeddings: np.ndarray,
     world_model: WorldModel,
     failures: int = 4,
-    clustering: str = "dbscan",
+    clustering: str = "coverage",
 ) -> Path | None:
     """Progress over time of one success and of failures from the best to the worst graded.
 
@@ -37,7 +37,7 @@ def write_graded(
         run: run folder.
         episodes: N episodes with frame features; only filmed ones (``keep_frames``) are shown.
         reward: (N,).
-        embeddings: (N, E) of the same episodes.
+        embeddings: of the same episodes, as they were graded.
         world_model: made the embeddings.
         failures: how many failures to show.
         clustering: how they were graded.
@@ -92,10 +92,10 @@ def _covered(
     """Coverage after each decision, of the successes other than the episode itself, if there are others."""
     curves = []
     for episode, embedding in zip(episodes, own, strict=True):
-        others = successes[~(successes == embedding).all(1)]
-        references = (others if len(others) else successes).reshape(-1, MOMENTS, successes.shape[1] // MOMENTS)
+        others = successes[~(successes == embedding).all((1, 2))]
         assert episode.frame_features is not None
-        curves.append(covered_progress(trace(world_model, episode.frame_features), references)[1:])
+        seen = trace(world_model, episode.frame_features)
+        curves.append(covered_progress(seen, others if len(others) else successes)[1:])
     return curves
 
 

@@ -1,6 +1,8 @@
 """The progress reward: a failure is worth more the nearer it came to a success, seen by a world model.
 
-Source: SRPO, arXiv 2511.15605, section 3 (world progress reward); differences are noted where they are made.
+Source: SRPO, arXiv 2511.15605, section 3 (world progress reward); differences are noted where they are made. The
+largest is the default distance, coverage (`srpo.rewards.coverage`): the paper's, between whole episodes, has next to no
+rank correlation with true progress on recorded failures, and coverage has 0.75 (docs/results.md).
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ class ProgressRewards:
 
     Attributes:
         reward: (N,) float64; 1 for successes, below alpha for failures.
-        distance: (N,) float64, distance to the nearest centre (squared in the paper's formula); NaN for
-            successes and where the task has no reference.
-        n_clusters: task -> number of centres; 0 where the task has no reference.
+        distance: (N,) float64, the share of the successes' moments that is missing (coverage), or the distance to the
+            nearest centre (squared in the paper's formula); NaN for successes and where the task has no reference.
+        n_clusters: task -> number of centres, or of references (coverage); 0 where the task has no reference.
     """
 
     reward: np.ndarray
@@ -43,47 +45,44 @@ def progress_rewards(
     *,
     formula: str = "paper",
     alpha: float = 0.8,
-    clustering: str = "dbscan",
+    clustering: str = "coverage",
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None = None,
-    moments: int | None = None,
 ) -> ProgressRewards:
     """Grade the failures of a batch by their distance to the successes of the same task.
 
-    ``formula="paper"`` (section 3, and `paper_failure_rewards`): d = min over centres of the squared L2
-    distance, g = alpha * sigmoid(-(d - mean) / std) over the task's failures. The paper prints the sigmoid
-    without the minus, but its text needs it: nearer is better.
+    ``clustering="coverage"``: an episode is M moments in time order, and its distance is ``1 - covered_progress``
+    (`srpo.rewards.coverage`, not in the paper).
 
-    ``formula="siirl"`` gives the numbers of the authors' public code (`siirl_failure_rewards`): fixed-radius
-    DBSCAN on standardised embeddings, plain L2 distance, min-max scaling, a ceiling of 0.6 (``alpha`` is not
-    used).
+    Any other clustering, the paper's way: an episode is one vector, d = min over centres of the squared L2 distance.
 
-    ``clustering="coverage"`` replaces the distance by ``1 - covered_progress`` of the episode (`srpo.rewards.coverage`,
-    not in the paper); an embedding then is ``moments`` vectors, one after the other.
+    ``formula="paper"`` (section 3, and `paper_failure_rewards`): g = alpha * sigmoid(-(d - mean) / std) over the task's
+    failures. The paper prints the sigmoid without the minus, but its text needs it: nearer is better.
+
+    ``formula="siirl"`` gives the numbers of the authors' public code (`siirl_failure_rewards`): with
+    ``clustering="dbscan"`` fixed-radius DBSCAN on standardised embeddings, plain L2 distance, min-max scaling, a
+    ceiling of 0.6 (``alpha`` is not used).
 
     A task without a success here and among the references gives its failures 0: nothing is known about them.
 
     Args:
-        embeddings: (N, D) float, one vector per episode.
+        embeddings: (N, M, E) float for coverage, from `srpo.world_models.moments`; else (N, D), one vector per episode.
         success: (N,) bool.
         task: (N,) task of each episode: strings, integers or other hashables.
         formula: ``"paper"`` or ``"siirl"``.
         alpha: in (0, 1], supremum of a failure's reward (the paper's best value: 0.8).
-        clustering: ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see `success_centres`; ``"dbscan"``
-            means the public code's own one under ``formula="siirl"``; or ``"coverage"``.
-        references: further successes, from outside this batch: ((R, D) embeddings, (R,) tasks).
-        moments: vectors in an embedding, for coverage; it divides D.
+        clustering: ``"coverage"``; or ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see
+            `success_centres`; ``"dbscan"`` means the public code's own one under ``formula="siirl"``.
+        references: further successes, from outside this batch: (R embeddings like the others, (R,) tasks).
 
     Raises:
         SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for coverage, where it says
             that nothing has moved) or not finite.
     """
     _check_options(formula, alpha, clustering)
-    covering, parts = clustering == "coverage", moments or 0
+    covering = clustering == "coverage"
     points, tasks = _checked("embeddings", embeddings, task, covering)
     succeeded = _checked_success(success, len(points))
     known, known_tasks = _reference_set(points, succeeded, tasks, references, covering)
-    if covering and (parts < 1 or points.shape[1] % parts):
-        raise SrpoError(f"Coverage needs moments=, the number of vectors in an embedding of {points.shape[1]} values.")
 
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
@@ -98,9 +97,8 @@ def progress_rewards(
         if covering:
             n_clusters[name] = len(of_task)
             if len(failed):
-                stages = of_task.reshape(len(of_task), parts, -1)
-                scale = coverage_scale(stages)
-                seen = [covered_progress(points[i].reshape(parts, -1), stages, scale)[-1] for i in failed]
+                scale = coverage_scale(of_task)
+                seen = [covered_progress(points[i], of_task, scale)[-1] for i in failed]
                 d = distance[failed] = 1.0 - np.array(seen)
                 reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
             continue
@@ -190,8 +188,8 @@ def progress_curve(
     Raises:
         SrpoError: shapes do not fit, or an embedding is zero or not finite.
     """
-    windows = _checked_embeddings("window_embeddings", window_embeddings)
-    centres = _checked_embeddings("reference", np.atleast_2d(np.asarray(reference)))
+    windows = _checked_embeddings("window_embeddings", window_embeddings, False)
+    centres = _checked_embeddings("reference", np.atleast_2d(np.asarray(reference)), False)
     if windows.shape[1] != centres.shape[1] or not len(centres):
         raise SrpoError(
             f"The windows have the shape {windows.shape} and the reference {centres.shape}: embed both with "
@@ -211,17 +209,17 @@ def _reference_set(
     succeeded: np.ndarray,
     tasks: list[Hashable],
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None,
-    zeros: bool,
+    covering: bool,
 ) -> tuple[np.ndarray, list[Hashable]]:
-    """((R, D), R tasks): this batch's successes and the references from outside."""
+    """(R embeddings, R tasks): this batch's successes and the references from outside."""
     known, known_tasks = points[succeeded], [t for t, s in zip(tasks, succeeded, strict=True) if s]
     if references is None or not len(references[0]):
         return known, known_tasks
-    extra, extra_tasks = _checked("references", *references, zeros)
-    if extra.shape[1] != points.shape[1]:
+    extra, extra_tasks = _checked("references", *references, covering)
+    if extra.shape[1:] != points.shape[1:]:
         raise SrpoError(
-            f"The references have {extra.shape[1]} dimensions and the embeddings {points.shape[1]}: "
-            "use one world model for both, or start with an empty replay."
+            f"The references have the shape {extra.shape} and the embeddings {points.shape}: use one world model for "
+            "both, or start with an empty replay."
         )
     return np.concatenate([known, extra]), known_tasks + extra_tasks
 
@@ -235,8 +233,8 @@ def _check_options(formula: str, alpha: float, clustering: str) -> None:
         raise SrpoError(f"alpha is {alpha}: a failure must stay below a success, choose a value in (0, 1].")
 
 
-def _checked(name: str, embeddings: Any, task: Any, zeros: bool) -> tuple[np.ndarray, list[Hashable]]:
-    points = _checked_embeddings(name, embeddings, zeros)
+def _checked(name: str, embeddings: Any, task: Any, covering: bool) -> tuple[np.ndarray, list[Hashable]]:
+    points = _checked_embeddings(name, embeddings, covering)
     tasks = task.tolist() if isinstance(task, np.ndarray) else list(task)
     if len(tasks) != len(points):
         raise SrpoError(f"{len(points)} {name} but {len(tasks)} tasks: pass one task per episode.")
@@ -247,13 +245,19 @@ def _checked(name: str, embeddings: Any, task: Any, zeros: bool) -> tuple[np.nda
     return points, tasks
 
 
-def _checked_embeddings(name: str, embeddings: Any, zeros: bool = False) -> np.ndarray:
+def _checked_embeddings(name: str, embeddings: Any, covering: bool) -> np.ndarray:
     """Float64, refused where not finite, or where all zeros unless these may mean that nothing has moved."""
     points = np.asarray(embeddings, dtype=np.float64)
-    if points.ndim != 2:
-        raise SrpoError(f"{name} has the shape {points.shape}: pass one vector per episode, shape (N, D).")
-    norms = np.linalg.norm(points, axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | ((norms == 0.0) & (not zeros)))
+    if points.ndim != (3 if covering else 2):
+        wanted = (
+            "coverage compares moments, shape (N, M, E) from srpo.world_models.moments; for one vector per episode, "
+            "shape (N, D), choose clustering='dbscan'"
+            if covering
+            else "pass one vector per episode, shape (N, D)"
+        )
+        raise SrpoError(f"{name} has the shape {points.shape}: {wanted}.")
+    norms = np.sqrt(np.square(points).sum(tuple(range(1, points.ndim))))
+    bad = np.flatnonzero(~np.isfinite(norms) | ((norms == 0.0) & (not covering)))
     if len(bad):
         what = "all zeros" if norms[bad[0]] == 0.0 else "not finite (NaN or infinity)"
         raise SrpoError(

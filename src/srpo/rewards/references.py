@@ -42,42 +42,42 @@ class ReferenceReplay:
         """Keep the successes of a batch, in its order; the oldest of a full task are dropped.
 
         Args:
-            embeddings: (N, D) float; stored as float32.
+            embeddings: (N, D) or (N, M, E) float; stored as float32.
             success: (N,) bool; failures are passed over.
             task: (N,) strings or integers (they are saved as JSON).
 
         Raises:
-            SrpoError: shapes do not fit, or D is not that of the stored embeddings.
+            SrpoError: shapes do not fit, each other or the stored embeddings.
         """
         points = np.asarray(embeddings, dtype=np.float32)
         succeeded = np.asarray(success).astype(bool)
         tasks = task.tolist() if isinstance(task, np.ndarray) else list(task)
-        if points.ndim != 2 or succeeded.shape != (len(points),) or len(tasks) != len(points):
+        if points.ndim not in (2, 3) or succeeded.shape != (len(points),) or len(tasks) != len(points):
             raise SrpoError(
                 f"embeddings {points.shape}, success {succeeded.shape} and {len(tasks)} tasks do not fit: "
-                "pass (N, D), (N,) and (N,)."
+                "pass (N, D) or (N, M, E), (N,) and (N,)."
             )
         if any(not isinstance(t, str | int) for t in tasks):
             raise SrpoError("The replay is saved as JSON, so name its tasks by strings or integers.")
         first = next((rows[0] for rows in self._kept.values()), None)
-        if first is not None and len(points) and points.shape[1] != len(first):
+        if first is not None and len(points) and points.shape[1:] != first.shape:
             raise SrpoError(
-                f"The replay holds embeddings of {len(first)} dimensions and was given {points.shape[1]}: "
-                "use the world model it was filled with, or start a new run."
+                f"The replay holds embeddings of shape {first.shape} and was given {points.shape[1:]}: "
+                "use the world model and clustering it was filled with, or start a new run."
             )
         for row, kept, name in zip(points, succeeded, tasks, strict=True):
             if kept:
                 self._kept.setdefault(name, deque(maxlen=self.capacity_per_task)).append(row.copy())
 
     def references(self) -> tuple[np.ndarray, list[Any]] | None:
-        """((R, D) float32, R tasks), task after task, each from its oldest success; None when empty."""
+        """((R, D) or (R, M, E) float32, R tasks), task after task, each from its oldest success; None when empty."""
         if not self._kept:
             return None
         rows = [row for kept in self._kept.values() for row in kept]
         return np.stack(rows), [name for name, kept in self._kept.items() for _ in kept]
 
     def state_dict(self) -> dict[str, Any]:
-        """What is kept: ``embeddings`` (R, D) float32; ``tasks`` and ``capacity_per_task`` fit for JSON."""
+        """What is kept: ``embeddings`` (R, ...) float32; ``tasks`` and ``capacity_per_task`` fit for JSON."""
         embeddings, tasks = self.references() or (np.zeros((0, 0), np.float32), [])
         return {"capacity_per_task": self.capacity_per_task, "tasks": tasks, "embeddings": embeddings}
 

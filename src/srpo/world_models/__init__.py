@@ -1,5 +1,5 @@
-"""World models: frozen encoders that turn an episode into one vector."""
+"""World models: frozen encoders that turn an episode into one vector, or into one a moment."""
 
-from srpo.world_models.base import WorldModel, create, segment_means
+from srpo.world_models.base import WorldModel, create, moments, segment_means
 
-__all__ = ["WorldModel", "create", "segment_means"]
+__all__ = ["WorldModel", "create", "moments", "segment_means"]

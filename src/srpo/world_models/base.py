@@ -65,19 +65,19 @@ MOMENTS = 32
 
 
 def moments(world_model: WorldModel, features: Sequence[np.ndarray]) -> np.ndarray:
-    """Episodes as moments, for `srpo.rewards.progress_rewards` with ``clustering="coverage"``.
+    """Episodes as moments, for `srpo.rewards.progress_rewards` with ``clustering="coverage"``, the default.
 
     Args:
         world_model: has ``trace(features (T, ...)) -> (T, E)``, a vector a frame.
         features: N arrays (T_i, ...): the features of an episode's frames in time order.
 
     Returns:
-        (N, MOMENTS * E) float32: the first moment, the last, and evenly between.
+        (N, MOMENTS, E) float32: the first moment, the last, and evenly between.
 
     Raises:
         SrpoError: the world model knows whole episodes only.
     """
-    return np.stack([evenly(trace(world_model, f)).ravel() for f in features]).astype(np.float32)
+    return np.stack([evenly(trace(world_model, f)) for f in features]).astype(np.float32)
 
 
 def evenly(trace: np.ndarray, count: int = MOMENTS) -> np.ndarray:
@@ -91,7 +91,7 @@ def trace(world_model: WorldModel, features: np.ndarray) -> np.ndarray:
     if own is None:
         raise SrpoError(
             f"{type(world_model).__name__} embeds whole episodes only: set --clustering dbscan, or use the world model "
-            "'change'."
+            "'image'."
         )
     return own(features)
 
@@ -105,25 +105,19 @@ def change_since_first(features: np.ndarray) -> np.ndarray:
 def create(name: str) -> WorldModel:
     """A world model by name.
 
-    ``"change"``, ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
+    ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
     ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights
-    from there; ``"change:<folder>"`` or ``"compact:<folder>"``, made by ``srpo world-model``; or an import string
-    ``module:Class``.
+    from there; ``"compact:<folder>"``, made by ``srpo world-model train``; or an import string ``module:Class``.
 
     Raises:
         SrpoError: there is none of that name.
     """
-    from srpo.world_models.change import ChangeWorldModel
     from srpo.world_models.compact import CompactWorldModel
     from srpo.world_models.image import ImageWorldModel
     from srpo.world_models.length import LengthWorldModel
     from srpo.world_models.pixels import PixelWorldModel
     from srpo.world_models.vjepa2 import PUBLISHED, VJepa2WorldModel
 
-    if name == "change":
-        return ChangeWorldModel.from_pretrained()
-    if name.startswith("change:"):
-        return ChangeWorldModel.from_pretrained(name.removeprefix("change:"))
     if name == "image":
         return ImageWorldModel()
     if name == "image-random":
@@ -140,8 +134,8 @@ def create(name: str) -> WorldModel:
         from srpo.plugins import load
 
         return load(name)()
-    known = ", ".join(["change", "image", "image-random", "pixels", "length", *PUBLISHED])
+    known = ", ".join(["image", "image-random", "pixels", "length", *PUBLISHED])
     raise SrpoError(
-        f"No world model named '{name}': choose {known}, or give change:<folder>, compact:<folder>, "
-        "vjepa2:<folder> or module:Class."
+        f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or "
+        "module:Class."
     )

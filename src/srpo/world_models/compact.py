@@ -16,7 +16,6 @@ from srpo.world_models.base import segment_means
 from srpo.world_models.video_frames import chosen_frames
 from srpo.world_models.video_transformer import VideoConfig, VideoEncoder
 
-SHIPPED = Path(__file__).parent / "weights/compact"
 POOLS = ("mean", "change")
 
 

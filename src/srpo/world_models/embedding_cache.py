@@ -37,7 +37,7 @@ class EmbeddingCache:
         folder: also keep them here, one ``.npy`` file each; None: in memory only. Several processes may share it.
     """
 
-    def __init__(self, capacity: int = 4096, folder: str | Path | None = None) -> None:
+    def __init__(self, capacity: int = 1024, folder: str | Path | None = None) -> None:
         if capacity < 0:
             raise SrpoError(f"A cache of {capacity} embeddings is impossible: keep 0 (none) or more.")
         self.capacity, self.folder = capacity, Path(folder) if folder is not None else None
@@ -48,7 +48,7 @@ class EmbeddingCache:
         return len(self._kept)
 
     def get(self, key: str) -> np.ndarray | None:
-        """(E,) float32, or None; a file on disk that cannot be read counts as not there and is written again."""
+        """What was kept, float32, or None; a file that cannot be read counts as not there and is written again."""
         row = self._kept.get(key)
         if row is None and self.folder is not None:
             row = self._read(self.folder / f"{key}.npy")
@@ -96,7 +96,7 @@ class EmbeddingCache:
             path.touch()
         except (OSError, ValueError, EOFError):
             return None
-        return row if row.ndim == 1 and row.dtype == np.float32 else None
+        return row if row.ndim and row.dtype == np.float32 else None
 
     def _bound(self) -> None:
         """Drop the oldest files, a tenth at a time, so that the folder is not listed in order for every new one."""

@@ -14,6 +14,10 @@ class LengthWorldModel:
         """(1,) uint8, the same for every frame."""
         return np.ones(1, np.uint8)
 
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        """(T, 1) float32: the frame's number."""
+        return np.arange(len(features), dtype=np.float32)[:, None]
+
     def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """(N, 1) float32, frames per episode."""
         return np.array([[len(f)] for f in features], np.float32).reshape(-1, 1)

@@ -1,4 +1,4 @@
-"""V-JEPA 2 (Assran et al. 2025, arXiv 2506.09985), the video encoder of the paper: one vector an episode.
+"""V-JEPA 2 (Assran et al. 2025, arXiv 2506.09985), the video encoder of the paper.
 
 A clip of 64 frames goes through the encoder alone (the predictor is neither loaded nor run); the embedding is the mean
 over all tokens of its last layer, after the final layer norm, as in the code of SRPO's authors. Weights and layers are
@@ -50,7 +50,7 @@ class VJepa2Config:
         memory_gb: 1e9 bytes that the activations of a micro-batch may take beside the weights, by the arithmetic of
             `srpo.world_models.vjepa2_layers.clip_bytes`; None: 2 on a CPU, 0.6 of what is free on a GPU. A single clip
             is always tried.
-        cache: embeddings kept, in memory and in ``cache_folder`` each.
+        cache: clips whose mean tokens are kept, in memory and in ``cache_folder`` each (180 kB a clip of ViT-g).
         cache_folder: keep them on disk as well.
     """
 
@@ -59,7 +59,7 @@ class VJepa2Config:
     device: str | None = None
     precision: str | None = None
     memory_gb: float | None = None
-    cache: int = 4096
+    cache: int = 1024
     cache_folder: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +106,20 @@ class VJepa2WorldModel:
         Raises:
             SrpoError: what is passed is no video, the weights cannot be had, or an embedding is zero or not finite.
         """
+        rows = [times.mean(0) for times in self._times(features)]
+        return np.stack(rows) if rows else np.zeros((0, self._encoder().hidden_size), np.float32)
+
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        """(T, hidden size) float32: of every frame the mean token of its time, less that of the first time.
+
+        Not in the paper; made for coverage (`srpo.rewards.coverage`). A token has seen the whole clip.
+        """
+        times = self._times([features])[0]
+        place = np.linspace(0, len(times) - 1, len(features)).round().astype(int)
+        return (times - times[:1])[place]
+
+    def _times(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(F / 2, hidden size) float32 an episode: mean tokens of the clip's times, from the cache if it has them."""
         checked_frames(features)
         encoder = self._encoder()
         count = self.config.frames or encoder.frames
@@ -125,7 +139,7 @@ class VJepa2WorldModel:
             _check_embedding(row, missing[key], encoder.precision)
             self.cache.put(key, row)
             rows[key] = row
-        return np.stack([rows[k] for k in keys]) if keys else np.zeros((0, encoder.hidden_size), np.float32)
+        return [rows[k] for k in keys]
 
     def _encoder(self) -> _Encoder:
         if self._loaded is None:
@@ -153,20 +167,22 @@ class _Encoder:
                 "a multiple of that."
             )
         install(self.model.encoder, crop // self.settings.patch_size)
-        self.fingerprint = f"vjepa2 {_fingerprint(self.model)} {self.precision} {crop}"
+        self.fingerprint = f"vjepa2 times {_fingerprint(self.model)} {self.precision} {crop}"
 
     @torch.inference_mode()
     def embed(
         self, clips: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: Preprocessing
     ) -> Iterator[np.ndarray]:
-        """One (hidden size,) float32 per (frames, chosen), all chosen alike in length, micro-batch by micro-batch."""
+        """(times, hidden size) float32 per (frames, chosen), the mean over the picture of the tokens of each time; all
+        chosen alike in length, micro-batch by micro-batch."""
         if not clips:
             return
         size = self.micro_batch(len(clips[0][1]))
         for start in range(0, len(clips), size):
             pixels = torch.stack([self._pixels(*clip, preprocessing) for clip in clips[start : start + size]])
             tokens = self.model.encoder(pixel_values_videos=pixels).last_hidden_state
-            yield from tokens.mean(1, dtype=torch.float32).cpu().numpy()
+            times = pixels.shape[1] // self.settings.tubelet_size
+            yield from tokens.unflatten(1, (times, -1)).mean(2, dtype=torch.float32).cpu().numpy()
 
     def micro_batch(self, frames: int) -> int:
         """How many clips fit the memory budget, at least one."""
@@ -279,7 +295,8 @@ def _fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _check_embedding(row: np.ndarray, episode: int, precision: str) -> None:
+def _check_embedding(times: np.ndarray, episode: int, precision: str) -> None:
+    row = times.mean(0)
     if np.isfinite(row).all() and row.any():
         return
     what = "all zeros" if np.isfinite(row).all() else "not finite (NaN or infinity)"
