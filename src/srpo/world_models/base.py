@@ -1,8 +1,9 @@
 """The latent space in which episodes are compared.
 
 A world model works in two places: `frame_features` runs in the rollout worker, once per decision point, on a CPU core
-that has just rendered the frame; `embed` runs in the trainer and makes one vector of an episode. A video model such as
-V-JEPA 2 returns the (resized) frame from the first and does its work, batched, in the second.
+that has just rendered the frame; the rest runs in the trainer: `trace` makes one vector a frame, which coverage
+compares, and `embed` one an episode, for the paper's distance. A video model such as V-JEPA 2 returns the (resized) frame
+from the first and does its work in the others.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ class WorldModel(Protocol):
 
         Returns:
             (N, E) float32.
+        """
+        ...
+
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        """One vector a frame, of what has changed since the first.
+
+        Args:
+            features: (T, ...): the features of an episode's frames in time order.
+
+        Returns:
+            (T, E) float32.
         """
         ...
 
