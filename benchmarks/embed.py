@@ -126,7 +126,7 @@ def main() -> None:
     _, maps = shared_backbone()(torch.from_numpy(videos[0][:1]))
     known = {"agentview_s16": maps[0].half().numpy()}
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread, {options.frames} frames\n")
-    print("| encoder | frame, ms | shared frame, ms | episode, ms | whole episode, ms | episodes/s | size of a moment |")
+    print("| encoder | frame, ms | shared frame, ms | episode, ms | whole episode, ms | episodes/s | moment size |")
     print("|---|---|---|---|---|---|---|")
     for name in options.world_models.split(","):
         model = create(name)
