@@ -2,8 +2,8 @@
 
 A world model works in two places: `frame_features` runs in the rollout worker, once per decision point, on a CPU core
 that has just rendered the frame; the rest runs in the trainer: `trace` makes one vector a frame, which coverage
-compares, and `embed` one an episode, for the paper's distance. A video model such as V-JEPA 2 returns the (resized) frame
-from the first and does its work in the others.
+compares, and `embed` one an episode, for the paper's distance. A video model such as V-JEPA 2 returns the (resized)
+frame from the first and does its work in the others.
 """
 
 from __future__ import annotations
