@@ -10,6 +10,7 @@ import numpy as np
 
 from srpo.report.graded import write_graded
 from srpo.types import Episode, EpisodeRequest, InitialState, Task
+from srpo.world_models import moments
 
 TASK = Task("suite", 0, "name", "do it", 24)
 
@@ -19,6 +20,9 @@ class LastFrame:
 
     def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack([f[-1] for f in features])
+
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        return features - features[:1]
 
 
 def episode(way: list[float], success: bool) -> Episode:
@@ -48,6 +52,19 @@ def test_a_failure_that_stayed_away_does_not_reach_one(tmp_path: Path) -> None:
     assert near["progress"] == [0.0, 0.75, round(15 / 16, 4)]
     assert far["progress"] == [0.0, round(7 / 16, 4), round(7 / 16, 4)]
     assert all((tmp_path / name).is_file() for c in (success, near, far) for name in c["thumbnails"])
+
+
+def test_by_coverage_a_failure_has_the_share_of_the_moments_that_it_reached(tmp_path: Path) -> None:
+    episodes = [episode([0, 2, 4], True), episode([0, 2, 4.5], True), episode([0, 2, 2], False)]
+    embeddings = moments(LastFrame(), [e.frame_features for e in episodes if e.frame_features is not None])
+    path = write_graded(tmp_path, episodes, np.array([1.0, 1.0, 0.3]), embeddings, LastFrame())
+    assert path is not None
+    success, failure = json.loads(path.read_text())["curves"]
+    # Of 32 moments 8 are at the beginning, 16 in the middle, 8 at the end. Sigma is half the mean of the squared steps
+    # 4, 4, 4 and 6.25; the failure stays 2 away from the nearer end, the success 0.5 from the other's.
+    assert failure["progress"] == [round(0.75 + 0.25 * 2.28125 / 4, 4)] * 2
+    steps = (4 + 6.25) / 4  # of the other success alone
+    assert success["progress"] == [round(0.75 + 0.25 * steps / 2.5**2, 4), 1.0]
 
 
 def test_nothing_to_show_without_a_success(tmp_path: Path) -> None:
