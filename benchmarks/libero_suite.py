@@ -33,7 +33,7 @@ from srpo.evaluation.intervals import wilson
 
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning.
-STARTS = {"easy": None, "hard": 120}
+STARTS = {"easy": None, "hard": 150}
 _PAPER = ["--clustering", "dbscan", "--alpha", "0.8", "--replay", "64", "--normalise-std", "True"]
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 METHODS: dict[str, list[str]] = {
