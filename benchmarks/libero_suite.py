@@ -49,6 +49,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-alpha-0.8": [*_DEMOS, "--alpha", "0.8"],
     "srpo-no-replay": ["--replay", "0"],
     "srpo-std": [*_DEMOS, "--normalise-std", "True"],
+    "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
 }
 KEPT = ("config.json", "metrics.csv", "provenance.json")
 
@@ -181,7 +182,7 @@ def figure(results: Path, path: Path) -> None:
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     colours = dict(zip(METHODS, ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77",
-                                 "#aa4499", "#332288", "#117733", "#661100", "#6699cc"), strict=True))  # fmt: skip
+                                 "#aa4499", "#332288", "#117733", "#661100", "#6699cc", "#882255"), strict=True))  # fmt: skip
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
     for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):
