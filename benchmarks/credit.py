@@ -1,12 +1,14 @@
 """How much of the gradient is signal, with the credit given to episodes or to decisions.
 
     python benchmarks/credit.py --policy runs/demo/sft/policy --groups 64
+    python benchmarks/credit.py --preset libero-object --policy runs/suite/libero_object/easy/sft_0/policy --groups 80
 
 Rolls out groups with a cloned policy (training states of a seed that no preset uses) and computes the policy gradient
 of each group. The share of signal is |E g|^2 / E |g|^2, where the first is estimated from the products of different
 groups' gradients (one minus it, over it, is the gradient noise scale of McCandlish et al., arXiv 1812.06162, in groups;
 groups are taken as independent, though values and grades couple them a little); the standard error is a jackknife's of
-the numerator. Failures are graded against the successes of all groups. Prints a markdown table.
+the numerator. Failures are graded as the preset says, against the successes of all groups. With a preset for a whole
+suite the groups are of all its tasks, and a signal is what they have in common. Prints a markdown table.
 """
 
 from __future__ import annotations
@@ -23,25 +25,25 @@ from srpo.envs import libero_suites
 from srpo.learner import flatten
 from srpo.policies.base import token_log_probs
 from srpo.policies.compact import CompactPolicy
-from srpo.presets import preset
+from srpo.presets import PRESETS, preset
 from srpo.rewards import progress_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import GroupSampler
+from srpo.trainer import TrainConfig
 from srpo.types import Episode
-from srpo.world_models import create
+from srpo.world_models import create, moments
 
 SEED = 77
 
 
-def roll_out(policy: CompactPolicy, groups: int) -> list[Episode]:
-    """Episodes as a training step of ``libero-quick`` makes them."""
-    config = preset("libero-quick").train
+def roll_out(policy: CompactPolicy, config: TrainConfig, groups: int, workers: int | None) -> list[Episode]:
+    """Episodes as a training step makes them."""
     tasks = [
         replace(t, max_steps=config.train_max_steps or t.max_steps)
-        for t in libero_suites.tasks(config.suite, config.tasks)
+        for t in libero_suites.tasks(config.suite, config.tasks or None)
     ]
     sampler = GroupSampler(tasks, groups, config.group_size, config.protocol, SEED, config.temperature)
-    with Collector(policy, config.rollout) as collector:
+    with Collector(policy, config.rollout, workers) as collector:
         return collector.collect(policy, sampler.requests(0))
 
 
@@ -83,16 +85,20 @@ def share_of_signal(gradients: torch.Tensor) -> tuple[float, float]:
 
 
 def decision_advantages(
-    states: list[np.ndarray], reward: np.ndarray, group: np.ndarray, gae_lambda: float, batch: int = 8
-) -> list[np.ndarray]:
-    """As the trainer computes them: batches of 8 groups, the value fitted to four further batches as well."""
+    states: list[np.ndarray], reward: np.ndarray, group: np.ndarray, task: np.ndarray, gae_lambda: float,
+    config: TrainConfig,
+) -> list[np.ndarray]:  # fmt: skip
+    """As the trainer computes them: in steps' batches, the value fitted to further batches as well."""
+    batch = config.groups
     names = np.unique(group)
     batches = [np.flatnonzero(np.isin(group, names[i : i + batch])) for i in range(0, len(names), batch)]
-    records = [StateRecord.of([states[i] for i in b], reward[b], [0] * len(b)) for b in batches]
+    records = [StateRecord.of([states[i] for i in b], reward[b], task[b]) for b in batches]
     out: dict[int, np.ndarray] = {}
     for k, members in enumerate(batches):
-        history = [records[(k - j - 1) % len(records)] for j in range(min(4, len(records) - 1))]
-        estimates = group_relative_gae(records[k], group[members], history, gae_lambda=gae_lambda)
+        history = [records[(k - j - 1) % len(records)] for j in range(min(config.value_history, len(records) - 1))]
+        estimates = group_relative_gae(
+            records[k], group[members], history, gae_lambda=gae_lambda, normalise_std=config.normalise_std
+        )
         out |= dict(zip(members.tolist(), estimates, strict=True))
     return [out[i] for i in range(len(states))]
 
@@ -100,25 +106,34 @@ def decision_advantages(
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=[n for n in PRESETS if n.startswith("libero")], default="libero-quick")
     parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--groups", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=None)
     options = parser.parse_args()
+    config = preset(options.preset).train
     policy = CompactPolicy.from_pretrained(options.policy)
-    episodes = roll_out(policy, options.groups)
+    episodes = roll_out(policy, config, options.groups, options.workers)
     success = np.array([e.success for e in episodes])
     group = np.array([e.request.group for e in episodes])
-    embeddings = create("image").embed([e.frame_features for e in episodes if e.frame_features is not None])
-    graded = progress_rewards(embeddings, success, np.zeros(len(success), int)).reward
+    task = np.array([e.request.task.index for e in episodes])
+    world_model = create(config.rollout.world_model or "image")
+    features = [e.frame_features for e in episodes if e.frame_features is not None]
+    seen = moments(world_model, features) if config.clustering == "coverage" else world_model.embed(features)
+    graded = progress_rewards(
+        seen, success, task, formula=config.formula, alpha=config.alpha, clustering=config.clustering
+    ).reward
     with torch.no_grad():
         states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]
     print(f"{success.sum()} of {len(success)} sampled episodes succeed\n")
     print("| reward | credit | share of signal in one group's gradient |\n|---|---|---|")
     for name, reward in (("srpo", graded), ("sparse", success.astype(float))):
-        whole = [np.full(len(e.tokens), a) for e, a in zip(episodes, group_advantages(reward, group), strict=True)]
+        per_episode = group_advantages(reward, group, normalise_std=config.normalise_std)
+        whole = [np.full(len(e.tokens), a) for e, a in zip(episodes, per_episode, strict=True)]
         rows = [("episode", whole, None)]
         rows += [(f"episode, decisions {r.start} to {r.stop - 1} only", whole, r) for r in (range(3), range(3, 16))]
         for gae_lambda in (1.0, 0.9, 0.7, 0.5):
-            estimates = decision_advantages(states, reward, group, gae_lambda)
+            estimates = decision_advantages(states, reward, group, task, gae_lambda, config)
             rows.append((f"decision, lambda {gae_lambda}", estimates, None))
         for label, advantages, decisions in rows:
             value, error = share_of_signal(group_gradients(policy, episodes, advantages, decisions))

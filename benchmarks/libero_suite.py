@@ -181,8 +181,9 @@ def figure(results: Path, path: Path) -> None:
     from matplotlib.figure import Figure
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
-    colours = dict(zip(METHODS, ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77",
-                                 "#aa4499", "#332288", "#117733", "#661100", "#6699cc", "#882255"), strict=True))  # fmt: skip
+    shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
+              "#117733", "#661100", "#6699cc", "#882255")  # fmt: skip
+    colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
     for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):
