@@ -208,3 +208,14 @@ def test_bad_files(encoder: VideoEncoder, tmp_path: Path, damage: str) -> None:
 def test_unknown_pooling(encoder: VideoEncoder) -> None:
     with pytest.raises(SrpoError, match="mean or change"):
         CompactWorldModel(encoder, "max")
+
+
+def test_untrained_is_the_same_every_time_and_leaves_the_random_state_alone() -> None:
+    features = [np.random.default_rng(0).normal(size=(5, 112, 8, 8)).astype(np.float16)]
+    torch.manual_seed(7)
+    first = CompactWorldModel.untrained().embed(features)
+    drawn = torch.rand(1)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(1), drawn)
+    np.testing.assert_array_equal(CompactWorldModel.untrained().embed(features), first)
+    assert not np.array_equal(CompactWorldModel.untrained(seed=1).embed(features), first)

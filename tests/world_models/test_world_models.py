@@ -10,6 +10,7 @@ from srpo.policies.backbone import shared_backbone
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel, create, moments, segment_means
 from srpo.world_models.base import MOMENTS
+from srpo.world_models.compact import CompactWorldModel
 from srpo.world_models.image import ImageWorldModel
 from srpo.world_models.pixels import PixelWorldModel
 
@@ -135,6 +136,7 @@ class Custom:
         ("image", ImageWorldModel),
         ("image-random", ImageWorldModel),
         ("pixels", PixelWorldModel),
+        ("compact-random", CompactWorldModel),
         (f"{__name__}:Custom", Custom),
     ],
 )

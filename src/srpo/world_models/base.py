@@ -117,9 +117,10 @@ def change_since_first(features: np.ndarray) -> np.ndarray:
 def create(name: str) -> WorldModel:
     """A world model by name.
 
-    ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``; ``"vjepa2-vitl"``, ``"vjepa2-vith"``,
-    ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face hub, ``"vjepa2:<folder>"`` with weights
-    from there; ``"compact:<folder>"``, made by ``srpo world-model train``; or an import string ``module:Class``.
+    ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``, ``"compact-random"``;
+    ``"vjepa2-vitl"``, ``"vjepa2-vith"``, ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face
+    hub, ``"vjepa2:<folder>"`` with weights from there; ``"compact:<folder>"``, made by ``srpo world-model train``; or
+    an import string ``module:Class``.
 
     Raises:
         SrpoError: there is none of that name.
@@ -138,6 +139,8 @@ def create(name: str) -> WorldModel:
         return PixelWorldModel()
     if name == "length":
         return LengthWorldModel()
+    if name == "compact-random":
+        return CompactWorldModel.untrained()
     if name.startswith("compact:"):
         return CompactWorldModel.from_pretrained(name.removeprefix("compact:"))
     if name in PUBLISHED or name.startswith("vjepa2:"):
@@ -146,7 +149,7 @@ def create(name: str) -> WorldModel:
         from srpo.plugins import load
 
         return load(name)()
-    known = ", ".join(["image", "image-random", "pixels", "length", *PUBLISHED])
+    known = ", ".join(["image", "image-random", "pixels", "length", "compact-random", *PUBLISHED])
     raise SrpoError(
         f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or "
         "module:Class."

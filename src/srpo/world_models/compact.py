@@ -82,6 +82,13 @@ class CompactWorldModel:
         (folder / "partial").rename(folder / "model.safetensors")
 
     @classmethod
+    def untrained(cls, seed: int = 0) -> CompactWorldModel:
+        """The default sizes with random weights: the baseline of quality tables."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(VideoEncoder(VideoConfig()))
+
+    @classmethod
     def from_pretrained(cls, folder: str | Path) -> CompactWorldModel:
         """Read a folder written by `save_pretrained`.
 
