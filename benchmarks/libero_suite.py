@@ -50,6 +50,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-no-replay": ["--replay", "0"],
     "srpo-std": [*_DEMOS, "--normalise-std", "True"],
     "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
+    "srpo-equal-tokens": [*_DEMOS, "--token-weights", "equal"],
 }
 KEPT = ("config.json", "metrics.csv", "provenance.json")
 
@@ -182,7 +183,7 @@ def figure(results: Path, path: Path) -> None:
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
-              "#117733", "#661100", "#6699cc", "#882255")  # fmt: skip
+              "#117733", "#661100", "#6699cc", "#882255", "#44aa99")  # fmt: skip
     colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)

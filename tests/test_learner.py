@@ -84,6 +84,27 @@ def test_mask_covers_whole_actions() -> None:
     assert d.mask.tolist() == [[True, True, False, False, False, False]]
 
 
+def test_tokens_weigh_what_their_dimension_does() -> None:
+    # Chunks of 3 actions of 2 dims; two actions carried out.
+    e = episode([[0, 0]], [2])
+    e.tokens, e.log_probs = np.zeros((1, 6), np.int16), np.zeros((1, 6), np.float32)
+    d = flatten([e], np.array([1.0]), action_dim=2, weights=np.array([1.0, 0.25]))
+    assert d.mask.tolist() == [[1.0, 0.25, 1.0, 0.25, 0.0, 0.0]]
+
+
+def test_gradient_of_weighted_tokens_by_hand() -> None:
+    """d loss / d logits = -w A (onehot - p) / sum of w: the second token weighs a quarter, 0.2 of both."""
+    policy = Table()
+    learner = Learner(policy, LearnerConfig(epochs=1, minibatch=8, grad_clip=100.0), temperature=1.0, seed=0)
+    inputs, tokens = {"situation": torch.tensor([0])}, torch.tensor([[1, 2]])
+    p = policy.logits(inputs)[0].softmax(-1).detach()
+    batch = on_policy(policy, inputs, tokens, [2.0], torch.tensor([[1.0, 0.25]]))
+    learner._minibatch(batch, 1.0, 0)
+    onehot = nn.functional.one_hot(tokens[0], 3)
+    assert policy.table.grad is not None
+    torch.testing.assert_close(policy.table.grad[0], -2.0 * torch.tensor([[0.8], [0.2]]) * (onehot - p))
+
+
 def test_nothing_to_learn_from_is_said() -> None:
     with pytest.raises(SrpoError, match="nothing to learn from"):
         flatten([episode([[0, 0]], [1])], np.array([0.0]), action_dim=1)

@@ -13,6 +13,7 @@ import torch
 
 from srpo.data.demonstrations import Demonstration
 from srpo.learner import LearnerConfig
+from srpo.policies.action_tokens import ActionScale
 from srpo.policies.base import sample_tokens
 from srpo.policies.compact import CompactPolicy
 from srpo.trainer import TrainConfig, Trainer
@@ -348,3 +349,24 @@ def test_a_large_policy_keeps_no_average(tmp_path: Path, tiny_policy: Make) -> N
 def test_frame_features_are_let_go_when_an_episode_is_embedded(tmp_path: Path, tiny_policy: Make) -> None:
     _, record = trainer(tiny_policy(0), tmp_path).step()
     assert all(e.frame_features is None for e in record.episodes)  # none of these was filmed
+
+
+def test_tokens_weigh_by_the_range_of_their_dimension(tiny_policy: Make, tmp_path: Path, monkeypatch) -> None:
+    scale = ActionScale((-0.5,) * 3 + (-0.05,) * 3 + (-1.0,), (1.5,) * 3 + (0.05,) * 3 + (1.0,))
+    policy = CompactPolicy(replace(tiny_policy(0).config, action_scale=scale)).eval()
+    seen = []
+    t = trainer(policy, tmp_path, token_weights="range")
+    update = t.learner.update
+    monkeypatch.setattr(t.learner, "update", lambda d, *rest: seen.append(d.mask) or update(d, *rest))
+    t.step()
+    two_actions = 2 * [1.0, 1.0, 1.0, 0.05, 0.05, 0.05, 1.0]
+    np.testing.assert_allclose(seen[0], np.tile(two_actions, (len(seen[0]), 1)), rtol=1e-6)
+
+
+def test_bad_token_weights(tiny_policy: Make, tmp_path: Path) -> None:
+    with pytest.raises(SrpoError, match="No token weights named 'some'"):
+        TrainConfig(token_weights="some")
+    policy = tiny_policy(0)
+    monkey = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()
+    with pytest.raises(SrpoError, match="how far its actions reach"):
+        trainer(monkey, tmp_path, token_weights="range")

@@ -68,7 +68,7 @@ class Decisions:
         tokens: (B, L) int16.
         old_log_prob: (B, L) float32.
         advantage: (B,) float32.
-        mask: (B, L) bool, True where the action was carried out.
+        mask: (B, L) bool, True where the action was carried out; or float32, the weight of its tokens there.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -97,7 +97,10 @@ class Decisions:
 
 
 def flatten(
-    episodes: Sequence[Episode], advantages: np.ndarray | Sequence[np.ndarray], action_dim: int
+    episodes: Sequence[Episode],
+    advantages: np.ndarray | Sequence[np.ndarray],
+    action_dim: int,
+    weights: np.ndarray | None = None,
 ) -> Decisions:
     """Decisions of the episodes whose advantage is not zero; a token counts if its action was carried out.
 
@@ -105,13 +108,15 @@ def flatten(
         episodes: N episodes.
         advantages: (N,), one value for every token of an episode; or N arrays (T_i,), one value a decision.
         action_dim: tokens per action.
+        weights: (action_dim,) of the tokens of each action dimension; None: all count alike.
     """
     used = [(e, a) for e, a in zip(episodes, advantages, strict=True) if np.any(a != 0.0)]
     if not used:
         raise SrpoError("No episode of this step carries information; nothing to learn from.")
     tokens = np.concatenate([e.tokens for e, _ in used])
     executed = np.concatenate([e.executed for e, _ in used])
-    position = np.arange(tokens.shape[1]) // action_dim
+    action, dimension = np.divmod(np.arange(tokens.shape[1]), action_dim)
+    mask = torch.from_numpy(action[None, :] < executed[:, None])
     return Decisions(
         inputs={k: torch.from_numpy(np.concatenate([e.inputs[k] for e, _ in used])) for k in used[0][0].inputs},
         tokens=torch.from_numpy(tokens),
@@ -119,7 +124,7 @@ def flatten(
         advantage=torch.from_numpy(
             np.concatenate([np.broadcast_to(a, len(e.tokens)).astype(np.float32) for e, a in used])
         ),
-        mask=torch.from_numpy(position[None, :] < executed[:, None]),
+        mask=mask if weights is None else mask * torch.from_numpy(weights[dimension].astype(np.float32)),
     )
 
 

@@ -50,6 +50,8 @@ class TrainConfig:
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
             (see `group_relative_gae`).
         gae_lambda: of ``credit="decision"``.
+        token_weights: ``"equal"`` (the paper's), or ``"range"``: the tokens of an action dimension count by how far the
+            policy can move in it. One in which it hardly moves decides no episode, and adds noise like any other.
         value_history: earlier RL steps that the state value is fitted to as well.
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
@@ -85,6 +87,7 @@ class TrainConfig:
     clustering: str = "coverage"
     credit: str = "episode"
     gae_lambda: float = 0.7
+    token_weights: str = "equal"
     value_history: int = 4
     normalise_std: bool = True
     replay: int = 16
@@ -112,6 +115,8 @@ class TrainConfig:
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
         if self.task_sampling not in ("even", "uncertain"):
             raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even or uncertain.")
+        if self.token_weights not in ("equal", "range"):
+            raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
         if self.demonstrations and not self.replay:
@@ -158,6 +163,11 @@ class Trainer:
             config.train_states,
         )  # fmt: skip
         self.outcomes = RecentOutcomes([t.id for t in tasks])
+        self.token_weights = None
+        if config.token_weights == "range":
+            if not hasattr(policy, "action_range"):
+                raise SrpoError("The policy does not say how far its actions reach: set --token-weights equal.")
+            self.token_weights = np.minimum(policy.action_range / 2.0, 1.0)
         self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
         if self.learner.sharded and config.credit == "decision":
             raise SrpoError("A sharded policy has no --credit decision: leave it out.")
@@ -213,7 +223,7 @@ class Trainer:
 
         stats: dict[str, float] = {}
         if informative.any():
-            decisions = flatten(episodes, advantages, self.policy.action_dim)
+            decisions = flatten(episodes, advantages, self.policy.action_dim, self.token_weights)
             rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
             stats = self.learner.update(decisions, self.done, rate)
         if self.replay is not None and record.embeddings is not None:

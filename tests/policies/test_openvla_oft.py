@@ -165,6 +165,8 @@ class TestActions:
 
     def test_unnormalisation_by_hand(self):
         scale = Normalisation((-0.5, 0.0), (1.5, 1.0), (True, False))
+        np.testing.assert_array_equal(scale.range(), [2.0, 2.0])
+        np.testing.assert_array_equal(Normalisation((-0.1, 0.0), (0.2, 1.0), (True, False)).range(), [0.1 + 0.2, 2.0])
         np.testing.assert_allclose(scale.unnormalise(np.array([0.0, 0.25])), [0.5, 0.25], atol=1e-7)
         np.testing.assert_allclose(scale.unnormalise(np.array([1.0, -1.0])), [1.5, -1.0], atol=1e-7)
         np.testing.assert_allclose(scale.normalise(np.array([1.0, 0.3])), [0.5, 0.3], atol=1e-7)

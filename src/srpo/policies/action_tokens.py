@@ -58,6 +58,10 @@ class ActionScale:
         low[-1], high[-1] = -1.0, 1.0
         return cls(tuple(float(x) for x in low), tuple(float(x) for x in high))
 
+    def range(self) -> np.ndarray:
+        """(A,) float64, upper bounds less lower bounds."""
+        return np.subtract(self.high, self.low)
+
     def normalise(self, actions: np.ndarray) -> np.ndarray:
         """Environment units to [-1, 1] (not clipped), any leading shape, last axis A."""
         low, high = np.asarray(self.low), np.asarray(self.high)

@@ -18,7 +18,9 @@ where the backbone is frozen, so that the learner never runs it again."""
 class Policy(Protocol):
     """A policy with discrete action tokens, decoded in parallel: L = chunk * action_dim tokens of K bins a decision.
 
-    A policy that is to learn with credit by decision also has ``features(inputs) -> (B, F)``, what its head reads.
+    A policy that is to learn with credit by decision also has ``features(inputs) -> (B, F)``, what its head reads; one
+    whose tokens are to be weighed by range, ``action_range``: (action_dim,) float64, largest less smallest action that
+    its tokens stand for, of the environment's 2 (-1 to 1).
     """
 
     chunk: int

@@ -248,6 +248,11 @@ class CompactPolicy(nn.Module):
         """(B, 56, 256) action-token logits."""
         return self.head(self.features(inputs))
 
+    @property
+    def action_range(self) -> np.ndarray:
+        """(action_dim,) float64, see `srpo.policies.base.Policy`."""
+        return self.config.action_scale.range()
+
     def actions(self, tokens: np.ndarray) -> np.ndarray:
         """(..., 56) tokens to (..., 8, 7) environment actions."""
         normalised = action_tokens.decode(tokens).reshape(*tokens.shape[:-1], self.chunk, self.action_dim)

@@ -45,6 +45,10 @@ class Normalisation:
         scaled = 2 * (values - low) / (high - low + _EPSILON) - 1
         return np.clip(np.where(self.mask, scaled, values), -1.0, 1.0)
 
+    def range(self) -> np.ndarray:
+        """Values at 1 less values at -1."""
+        return np.where(self.mask, np.subtract(self.high, self.low), 2.0)
+
     def unnormalise(self, values: np.ndarray) -> np.ndarray:
         """Back again."""
         low, high = np.array(self.low), np.array(self.high)

@@ -180,6 +180,11 @@ class OpenVlaOftPolicy(nn.Module):
         """See `FrontEnd.prepare`."""
         return self.front.prepare(observation)
 
+    @property
+    def action_range(self) -> np.ndarray:
+        """(action_dim,) float64, see `srpo.policies.base.Policy`."""
+        return self.config.front.action.range()
+
     def actions(self, tokens: np.ndarray) -> np.ndarray:
         """See `FrontEnd.actions`."""
         return self.front.actions(tokens)
