@@ -8,7 +8,9 @@ of each group. The share of signal is |E g|^2 / E |g|^2, where the first is esti
 groups' gradients (one minus it, over it, is the gradient noise scale of McCandlish et al., arXiv 1812.06162, in groups;
 groups are taken as independent, though values and grades couple them a little); the standard error is a jackknife's of
 the numerator. Failures are graded as the preset says, against the successes of all groups. With a preset for a whole
-suite the groups are of all its tasks, and a signal is what they have in common. Prints a markdown table.
+suite the groups are of all its tasks, and a signal is what they have in common. The last rows of each reward are of
+the tokens of some action dimensions only, and of all weighed by range (`--token-weights range`); power is E |g|^2, of
+that of all tokens and decisions alike. Prints a markdown table.
 """
 
 from __future__ import annotations
@@ -48,9 +50,10 @@ def roll_out(policy: CompactPolicy, config: TrainConfig, groups: int, workers: i
 
 
 def group_gradients(
-    policy: CompactPolicy, episodes: list[Episode], advantages: list[np.ndarray], decisions: range | None = None
-) -> torch.Tensor:
-    """(G, P) gradient of each group's surrogate, of the given decisions only."""
+    policy: CompactPolicy, episodes: list[Episode], advantages: list[np.ndarray], decisions: range | None = None,
+    weights: np.ndarray | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """(G, P) gradient of each group's surrogate, of the given decisions only; ``weights`` of the action dimensions."""
     rows = []
     for group in sorted({e.request.group for e in episodes}):
         mine = [i for i, e in enumerate(episodes) if e.request.group == group]
@@ -59,7 +62,7 @@ def group_gradients(
             a[[t for t in range(len(a)) if t not in decisions]] = 0.0
         policy.zero_grad()
         if any(a.any() for a in kept):
-            batch = flatten([episodes[i] for i in mine], kept, policy.action_dim)
+            batch = flatten([episodes[i] for i in mine], kept, policy.action_dim, weights)
             temperature = episodes[0].request.temperature
             log_prob, _ = token_log_probs(policy.logits(batch.inputs), batch.tokens, temperature)
             (-(log_prob * batch.advantage[:, None] * batch.mask).sum()).backward()
@@ -126,18 +129,32 @@ def main() -> None:
     with torch.no_grad():
         states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]
     print(f"{success.sum()} of {len(success)} sampled episodes succeed\n")
-    print("| reward | credit | share of signal in one group's gradient |\n|---|---|---|")
+    print("| reward | credit | share of signal in one group's gradient | power |\n|---|---|---|---|")
+    dimensions = np.arange(policy.action_dim)
+    some = {
+        "translations only": dimensions < 3,
+        "rotations only": (dimensions >= 3) & (dimensions < 6),
+        "gripper only": dimensions == 6,
+        "weighed by range": np.minimum(policy.action_range / 2, 1.0),
+    }
     for name, reward in (("srpo", graded), ("sparse", success.astype(float))):
         per_episode = group_advantages(reward, group, normalise_std=config.normalise_std)
         whole = [np.full(len(e.tokens), a) for e, a in zip(episodes, per_episode, strict=True)]
-        rows = [("episode", whole, None)]
-        rows += [(f"episode, decisions {r.start} to {r.stop - 1} only", whole, r) for r in (range(3), range(3, 16))]
+        rows = [("episode", whole, None, None)]
+        for r in (range(3), range(3, 16)):
+            rows.append((f"episode, decisions {r.start} to {r.stop - 1} only", whole, r, None))
         for gae_lambda in (1.0, 0.9, 0.7, 0.5):
             estimates = decision_advantages(states, reward, group, task, gae_lambda, config)
-            rows.append((f"decision, lambda {gae_lambda}", estimates, None))
-        for label, advantages, decisions in rows:
-            value, error = share_of_signal(group_gradients(policy, episodes, advantages, decisions))
-            print(f"| {name} | {label} | {value:.2%} ± {error:.2%} |", flush=True)
+            rows.append((f"decision, lambda {gae_lambda}", estimates, None, None))
+            if gae_lambda == config.gae_lambda:
+                rows += [(f"the same, {k}", estimates, None, w.astype(float)) for k, w in some.items()]
+        alike = 1.0
+        for label, advantages, decisions, weights in rows:
+            gradients = group_gradients(policy, episodes, advantages, decisions, weights)
+            value, error = share_of_signal(gradients)
+            power = float(gradients.square().sum(1).mean())
+            alike = power if weights is None and decisions is None else alike
+            print(f"| {name} | {label} | {value:.2%} ± {error:.2%} | {power / alike:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
