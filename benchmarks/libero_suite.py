@@ -61,7 +61,13 @@ def stage(command: list[str], log: Path, times: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with log.open("a") as file:
-            done = subprocess.run([sys.executable, "-m", "srpo.cli", *command], stdout=file, stderr=file, check=False)
+            child = subprocess.Popen([sys.executable, "-m", "srpo.cli", *command], stdout=file, stderr=file)
+            try:
+                code = child.wait()
+            except KeyboardInterrupt:
+                child.terminate()  # and not killed: its workers' CPU seconds are known once it has waited for them
+                child.wait()
+                raise
     finally:  # an interrupted try counts too
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = json.loads(times.read_text()) if times.is_file() else {}
@@ -70,7 +76,7 @@ def stage(command: list[str], log: Path, times: Path) -> None:
         wall = old["wall"] + time.monotonic() - start
         spent[command[0]] = {"wall": round(wall, 1), "cpu": round(old["cpu"] + cpu, 1)}
         times.write_text(json.dumps(spent) + "\n")
-    if done.returncode:
+    if code:
         sys.exit(f"srpo {command[0]} failed; its last words are in {log}. Run the same command again to continue.")
 
 
