@@ -86,7 +86,9 @@ def distances_png(path: str | Path, graded: Mapping[str, Graded]) -> Path:
             if len(values):
                 axes.hist(values, bins, color=color, alpha=0.6, label=label, density=True)
         axes.set(title=name, xlabel="distance / median of failures", yticks=[])
-        if place == 0:
+        if not np.isfinite(scaled).any():
+            axes.text(0.5, 0.5, "no failure is at\nany distance", ha="center", va="center", transform=axes.transAxes)
+        elif place == 0:
             axes.legend(frameon=False, fontsize=8)
     return _save(figure, path)
 
