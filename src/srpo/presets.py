@@ -43,11 +43,11 @@ _COMPACT_RL = TrainConfig(
 # Whole suites: failures graded well below a success, and groups not blown up to the same spread: one in which all fail
 # would weigh as much as one in which some succeed (docs/results.md).
 # Tasks that are solved, or not at all, are practised less. Tokens of axes in which the demonstrations hardly move (the
-# rotations) would be more than half of the gradient's noise. A step has a tenth as many episodes of a task as the demo's:
-# its update is noisier, and must be shorter.
+# rotations) would be more than half of the gradient's noise. A step has a tenth as many episodes of a task as the
+# demo's: its update is noisier, and must be shorter, the more so the less there is left to learn.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=80, groups=10, task_sampling="uncertain", alpha=0.3, normalise_std=False,
-    temperature=0.25, token_weights="range", value_history=16,
+    temperature=0.25, token_weights="range", value_history=16, anneal=True,
     learner=replace(_COMPACT_RL.learner, target_kl=0.05),
 )  # fmt: skip
 # Cloned so, a policy for a whole suite solves about half of its attempts.
