@@ -5,10 +5,10 @@
 Per seed and start: two demonstrations a task, a language-conditioned policy cloned from them (easy: more gradient
 steps, hard: few), then every method from the same checkpoint with the same seeds, the same rule for which tasks are
 practised and the same number of episodes, evaluated on held-out initial states before and after. Everything is
-resumable: run it again to continue, or with a larger
-``--episodes`` to go on from where a run ended (the learning rate falls to zero at ``--episodes``, so that this is not
-quite the run that the larger number at once would have given). Small files of every run (settings, CSV, evaluations, the commit that
-made them) are kept under ``results/``, with a table and the learning curves; checkpoints and videos under ``--work``.
+resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended (the learning rate
+falls to zero at ``--episodes``, so that this is not quite the run that the larger number at once would have given).
+Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
+table and the learning curves; checkpoints and videos under ``--work``.
 
 Success during training is that of sampled episodes from initial states never seen before, of each task's last 32, mean
 over the tasks (``success_recent``); "episodes to 80 %" is the first step at which it is there. Methods are options of
