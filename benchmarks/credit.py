@@ -31,7 +31,7 @@ from srpo.presets import PRESETS, preset
 from srpo.rewards import progress_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import GroupSampler
-from srpo.trainer import TrainConfig
+from srpo.train_config import TrainConfig
 from srpo.types import Episode
 from srpo.world_models import create, moments
 

@@ -26,7 +26,8 @@ from srpo.rollout.collector import Collector, default_workers
 from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import evaluation_states
 from srpo.tracking import Console, CsvLogger, TensorboardLogger
-from srpo.trainer import TrainConfig, Trainer
+from srpo.train_config import TrainConfig
+from srpo.trainer import Trainer
 from srpo.types import Episode, SrpoError, Task
 from srpo.world_models import create
 

@@ -16,7 +16,7 @@ import torch
 from srpo.policies.loading import kind_of, openvla_changes
 from srpo.policies.openvla_vision import DINOV2_LARGE, SIGLIP_SO400M
 from srpo.rollout.collector import default_workers
-from srpo.trainer import TrainConfig
+from srpo.train_config import TrainConfig
 
 GIB = 2**30
 #: Share of the speed of plain matrix products that a transformer reaches, forward and backward.

@@ -10,7 +10,7 @@ from srpo.learner import LearnerConfig
 from srpo.policies.loading import ModelOptions
 from srpo.rollout.runner import RolloutConfig
 from srpo.sft import SftConfig
-from srpo.trainer import TrainConfig
+from srpo.train_config import TrainConfig
 from srpo.types import SrpoError
 
 

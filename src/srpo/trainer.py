@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,113 +18,14 @@ from srpo import checkpoint, distributed
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
-from srpo.learner import Learner, LearnerConfig, flatten
-from srpo.policies.loading import ModelOptions
+from srpo.learner import Learner, flatten
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
-from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import GroupSampler, RecentOutcomes
+from srpo.train_config import TrainConfig
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
 from srpo.world_models.base import moments
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """An RL run.
-
-    Attributes:
-        suite: benchmark suite.
-        tasks: task numbers in it; empty: all.
-        steps: RL steps.
-        groups: groups per step (same task and initial state).
-        group_size: episodes per group (M in the paper: 8).
-        task_sampling: ``"even"``: tasks take turns; ``"uncertain"``: those whose outcome is least certain are practised
-            most, see `RecentOutcomes.weights`.
-        temperature: sampling temperature of the rollouts.
-        reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
-        formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
-        alpha: largest reward of a failure.
-        clustering: ``"coverage"``, or the paper's distance to a centre of the successes, ``"dbscan"``, ``"nearest"``,
-            ``"mean"`` or ``"k-medoids"``, see `progress_rewards`.
-        credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
-            (see `group_relative_gae`).
-        gae_lambda: of ``credit="decision"``.
-        token_weights: ``"equal"`` (the paper's), or ``"range"``: the tokens of an action dimension count by how far the
-            policy can move in it. One in which it hardly moves decides no episode, and adds noise like any other.
-        value_history: earlier RL steps that the state value is fitted to as well.
-        normalise_std: divide a group's advantages by their standard deviation.
-        replay: recent successes kept per task as references (0: none).
-        demonstrations: folder whose demonstrations are the first references, for tasks at which nothing succeeds yet;
-            the policy's own successes push them out of the replay.
-        protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
-        train_max_steps: step limit of the training episodes; None: the suite's. (Evaluations keep the suite's.)
-        train_states: different training initial states a task; None: always new ones.
-        evaluation_states: initial states per task of the evaluations before and after.
-        decoding: of the evaluations: ``"greedy"``, ``"median"`` or ``"sample"``, see `evaluation_requests`.
-        evaluate_every: RL steps between evaluations on the way (0: none).
-        videos: filmed evaluation episodes per task.
-        anneal: let the learning rate fall linearly to zero over the run.
-        save_every: RL steps between checkpoints; the last step always makes one.
-        average: decay per RL step of the running average of the weights that becomes the final policy (0: the last).
-        seed: of the whole run.
-        workers: rollout processes; None: one a core.
-        rollout: see `RolloutConfig`.
-        learner: see `LearnerConfig`.
-        model: see `ModelOptions`.
-    """
-
-    suite: str = "libero_object"
-    tasks: tuple[int, ...] = ()
-    steps: int = 20
-    groups: int = 8
-    group_size: int = 8
-    task_sampling: str = "even"
-    temperature: float = 1.0
-    reward: str = "srpo"
-    formula: str = "paper"
-    alpha: float = 0.8
-    clustering: str = "coverage"
-    credit: str = "episode"
-    gae_lambda: float = 0.7
-    token_weights: str = "equal"
-    value_history: int = 4
-    normalise_std: bool = True
-    replay: int = 16
-    demonstrations: str | None = None
-    protocol: str = "held-out"
-    train_max_steps: int | None = None
-    train_states: int | None = None
-    evaluation_states: int = 50
-    decoding: str = "greedy"
-    evaluate_every: int = 0
-    videos: int = 4
-    anneal: bool = False
-    save_every: int = 1
-    average: float = 0.0
-    seed: int = 0
-    workers: int | None = None
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-    model: ModelOptions = field(default_factory=ModelOptions)
-
-    def __post_init__(self) -> None:
-        if self.reward not in ("srpo", "sparse"):
-            raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
-        if self.credit not in ("episode", "decision"):
-            raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
-        if self.task_sampling not in ("even", "uncertain"):
-            raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even or uncertain.")
-        if self.token_weights not in ("equal", "range"):
-            raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
-        if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
-            raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
-        if self.demonstrations and not self.replay:
-            raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
-        if self.group_size < 2:
-            raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
-        if self.temperature <= 0:
-            raise SrpoError("Training samples its actions: set --temperature above 0 (srpo eval decodes greedily).")
 
 
 class Trainer:
