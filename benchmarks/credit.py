@@ -25,7 +25,7 @@ import torch
 from srpo.algorithms import StateRecord, group_advantages, group_relative_gae
 from srpo.envs import libero_suites
 from srpo.learner import flatten
-from srpo.policies.base import token_log_probs
+from srpo.policies.base import range_weights, token_log_probs
 from srpo.policies.compact import CompactPolicy
 from srpo.presets import PRESETS, preset
 from srpo.rewards import progress_rewards
@@ -135,7 +135,7 @@ def main() -> None:
         "translations only": dimensions < 3,
         "rotations only": (dimensions >= 3) & (dimensions < 6),
         "gripper only": dimensions == 6,
-        "weighed by range": np.minimum(policy.action_range / 2, 1.0),
+        "weighed by range": range_weights(policy),
     }
     for name, reward in (("srpo", graded), ("sparse", success.astype(float))):
         per_episode = group_advantages(reward, group, normalise_std=config.normalise_std)

@@ -366,6 +366,6 @@ def test_tokens_weigh_by_the_range_of_their_dimension(tiny_policy: Make, tmp_pat
 
 def test_range_weights_need_a_range(tiny_policy: Make, tmp_path: Path) -> None:
     policy = tiny_policy(0)
-    monkey = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()
+    blind = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()
     with pytest.raises(SrpoError, match="how far its actions reach"):
-        trainer(monkey, tmp_path, token_weights="range")
+        trainer(blind, tmp_path, token_weights="range")

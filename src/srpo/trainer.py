@@ -19,6 +19,7 @@ from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_r
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
 from srpo.learner import Learner, flatten
+from srpo.policies.base import range_weights
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import GroupSampler, RecentOutcomes
@@ -64,11 +65,7 @@ class Trainer:
             config.train_states,
         )  # fmt: skip
         self.outcomes = RecentOutcomes([t.id for t in tasks])
-        self.token_weights = None
-        if config.token_weights == "range":
-            if not hasattr(policy, "action_range"):
-                raise SrpoError("The policy does not say how far its actions reach: set --token-weights equal.")
-            self.token_weights = np.minimum(policy.action_range / 2.0, 1.0)
+        self.token_weights = range_weights(policy) if config.token_weights == "range" else None
         self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
         if self.learner.sharded and config.credit == "decision":
             raise SrpoError("A sharded policy has no --credit decision: leave it out.")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from srpo.types import Observation
+from srpo.types import Observation, SrpoError
 
 Inputs = dict[str, np.ndarray]
 """What a policy keeps of an observation: name -> array, without a batch axis. Frozen features rather than pixels
@@ -37,6 +37,15 @@ class Policy(Protocol):
     def actions(self, tokens: np.ndarray) -> np.ndarray:
         """(..., L) tokens to (..., chunk, action_dim) environment actions."""
         ...
+
+
+def range_weights(policy: Policy) -> np.ndarray:
+    """(action_dim,) weights in (0, 1] of the action dimensions: the share of the environment's range that the policy's
+    actions reach; SrpoError if the policy does not say (`Policy`)."""
+    reach = getattr(policy, "action_range", None)
+    if reach is None:
+        raise SrpoError("The policy does not say how far its actions reach: set --token-weights equal.")
+    return np.minimum(reach / 2.0, 1.0)
 
 
 def token_log_probs(
