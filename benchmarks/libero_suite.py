@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from srpo import presets
 from srpo.evaluation.intervals import wilson
@@ -53,7 +54,8 @@ METHODS: dict[str, list[str]] = {
     "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
     "srpo-equal-tokens": [*_DEMOS, "--token-weights", "equal"],
 }
-KEPT = ("config.json", "metrics.csv", "provenance.json")
+KEPT = ("config.json", "metrics.csv", "groups.csv", "provenance.json")
+KEPT_SFT = ("sft.csv", "sft_config.json", "sft_provenance.json")
 
 
 def stage(command: list[str], log: Path, times: Path) -> None:
@@ -101,7 +103,7 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     folder = work / f"{method}_{seed}"
     kept = options.results / place / f"{method}_{seed}"
     per_step = chosen.train.groups * chosen.train.group_size
-    steps = options.episodes // per_step
+    steps = options.episodes // per_step if options.episodes else chosen.train.steps
     if episodes_of(folder) < steps * per_step or not (folder / "eval_after.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         shared = work / f"before_{seed}_{options.states}.json"  # the same policy, states and seeds for every method
@@ -115,13 +117,20 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
         )  # fmt: skip
         shared.write_bytes((folder / "eval_before.json").read_bytes())
     kept.mkdir(parents=True, exist_ok=True)
-    for file in KEPT:
-        (kept / file).write_bytes((folder / file).read_bytes())
+    for source in [*(folder / file for file in KEPT), *(cloned / file for file in KEPT_SFT)]:
+        (kept / source.name).write_bytes(source.read_bytes())
     (kept / "times.json").write_text(json.dumps(json.loads((folder / "times.json").read_text())) + "\n")
-    for phase in ("before", "after"):
-        result = json.loads((folder / f"eval_{phase}.json").read_text())
+    practised = folder / "practised/eval.json"
+    if not practised.is_file() or practised.stat().st_mtime < (folder / "eval_after.json").stat().st_mtime:
+        stage(
+            ["eval", str(folder / "policy"), "--suite", options.suite, "--practised", str(folder), "--states",
+             str(options.states), "--decoding", chosen.train.decoding, "--out", str(practised.parent)],
+            work / f"{method}_{seed}.log", folder / "times.json",
+        )  # fmt: skip
+    for name, file in (("before", "eval_before.json"), ("after", "eval_after.json"), ("practised", practised)):
+        result = json.loads((folder / file).read_text())
         result.pop("episodes", None)
-        (kept / f"eval_{phase}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (kept / f"eval_{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def episodes_of(folder: Path) -> int:
@@ -147,12 +156,16 @@ def table(results: Path) -> str:
     levels = (0.5, 0.7, 0.8, 0.9, 0.95)
     head = ["start", "method", "seed", "episodes", "before", "after", "sampled, recent"]
     head += [f"to {level:.0%}" for level in levels] + ["hours of RL steps", "CPU hours"]
+    head.insert(head.index("after") + 1, "after, practised states")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for folder in sorted(results.glob("*/*_[0-9]*")):
         rows = rows_of(folder)
         method, _, seed = folder.name.rpartition("_")
         cells = [folder.parent.name, method, seed, str(int(rows["episodes"][-1]))]
-        for phase in ("before", "after"):
+        for phase in ("before", "after", "practised"):
+            if not (folder / f"eval_{phase}.json").is_file():  # of a run older than that evaluation
+                cells.append("-")
+                continue
             overall = json.loads((folder / f"eval_{phase}.json").read_text())["overall"]
             low, high = wilson(overall["successes"], overall["episodes"])
             cells.append(f"{overall['successes']}/{overall['episodes']} [{low:.0%}, {high:.0%}]")
@@ -162,6 +175,39 @@ def table(results: Path) -> str:
         cells += [f"{rows['seconds_total'].sum() / 3600:.2f}", f"{spent['cpu'] / 3600:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def compared(results: Path, baseline: str = "grpo") -> str:
+    """Markdown: of every method and level, the episodes it needs as a share of the baseline's, paired by seed;
+    geometric mean and, from two seeds on, Student's 95 % interval. Empty where no seed has both."""
+    levels = (0.5, 0.7, 0.8, 0.9, 0.95)
+    lines = []
+    for start in sorted({f.parent.name for f in results.glob("*/*_[0-9]*")}):
+        methods = sorted({f.name.rpartition("_")[0] for f in (results / start).glob("*_[0-9]*")} - {baseline})
+        for method in methods:
+            cells = [start, method]
+            for level in levels:
+                logs = []
+                for folder in sorted((results / start).glob(f"{method}_[0-9]*")):
+                    other = folder.with_name(f"{baseline}_{folder.name.rpartition('_')[2]}")
+                    if (other / "metrics.csv").is_file():
+                        reached = [episodes_to(rows_of(f), level) for f in (folder, other)]
+                        if all(reached):
+                            logs.append(np.log(reached[0] / reached[1]))
+                if not logs:
+                    cells.append("-")
+                    continue
+                mean, text = float(np.mean(logs)), f" (n={len(logs)})"
+                if len(logs) > 1:
+                    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / np.sqrt(len(logs))
+                    text = f" [{np.exp(mean - half):.2f}, {np.exp(mean + half):.2f}]" + text
+                cells.append(f"{np.exp(mean):.2f}{text}")
+            if set(cells[2:]) != {"-"}:
+                lines.append("| " + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    head = ["start", f"episodes, as a share of {baseline}'s", *(f"to {level:.0%}" for level in levels)]
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
 
 
 def per_task(results: Path) -> str:
@@ -183,8 +229,20 @@ def per_task(results: Path) -> str:
     return "\n".join(lines)
 
 
+def over_seeds(place: Path, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Episodes, mean of ``success_recent`` over the seeds and half of Student's 95 % interval, as far as all seeds go;
+    empty with a single seed."""
+    runs = [rows_of(folder) for folder in sorted(place.glob(f"{method}_[0-9]*"))]
+    if len(runs) < 2:
+        return np.empty(0), np.empty(0), np.empty(0)
+    shortest = min((r["episodes"] for r in runs), key=len)
+    curves = np.stack([r["success_recent"][: len(shortest)] for r in runs])
+    half = stats.t.ppf(0.975, len(runs) - 1) * curves.std(0, ddof=1) / np.sqrt(len(runs))
+    return shortest, curves.mean(0), half
+
+
 def figure(results: Path, path: Path) -> None:
-    """Learning curves: a panel a start, a line a seed, methods by colour."""
+    """Learning curves: a panel a start, a thin line a seed, the mean and its interval over seeds, methods by colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -200,7 +258,11 @@ def figure(results: Path, path: Path) -> None:
             method, rows = folder.name.rpartition("_")[0], rows_of(folder)
             label = method if method not in named else None
             named.add(method)
-            axes.plot(rows["episodes"], rows["success_recent"], color=colours[method], lw=2, label=label)
+            axes.plot(rows["episodes"], rows["success_recent"], color=colours[method], lw=1, label=label)
+        for method in named:
+            episodes, mean, half = over_seeds(results / start, method)
+            axes.plot(episodes, mean, color=colours[method], lw=2.5)
+            axes.fill_between(episodes, mean - half, mean + half, color=colours[method], alpha=0.15, lw=0)
         axes.set(title=f"{start} start", xlabel="training episodes", ylabel="sampled success", ylim=(0, 1.01))
         axes.legend(frameon=False, loc="lower right")
         for side in ("top", "right"):
@@ -217,7 +279,7 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=tuple(STARTS), default=["easy", "hard"])
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["srpo", "grpo"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--episodes", type=int, default=6400, help="training episodes of a run")
+    parser.add_argument("--episodes", type=int, default=None, help="training episodes of a run; default: the preset's")
     parser.add_argument("--states", type=int, default=50, help="held-out initial states a task")
     parser.add_argument("--work", type=Path, default=Path("runs/suite"))
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -228,11 +290,15 @@ def main() -> None:
         for seed in options.seeds:
             for start in options.starts:
                 for method in options.methods:
-                    run(options, start, method, seed)
+                    try:
+                        run(options, start, method, seed)
+                    except KeyboardInterrupt:
+                        sys.exit("Stopped; what is done is kept. Run the same command again to continue.")
                     print(f"{options.suite} {start} {method} {seed}: done", flush=True)
     if not any(results.glob("*/*_[0-9]*")):
         sys.exit(f"{results} holds no results yet.")
-    (results / "table.md").write_text(table(results) + "\n\n" + per_task(results) + "\n")
+    tables = [t for t in (table(results), compared(results), per_task(results)) if t]
+    (results / "table.md").write_text("\n\n".join(tables) + "\n")
     figure(results, results / "learning_curves.png")
     print((results / "table.md").read_text())
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from srpo.tracking import read_csv
+
 pytest.importorskip("libero")
 pytestmark = pytest.mark.timeout(600)
 # The real simulator, with a goal that is reached by chance: an update needs a success.
@@ -52,6 +54,10 @@ def test_collect_writes_successful_demonstrations_and_resumes(folder: Path) -> N
 def test_train_writes_the_run_folder(trained: Path) -> None:
     rows = (trained / "metrics.csv").read_text().splitlines()
     assert len(rows) == 3  # header and two steps
+    groups = read_csv(trained / "groups.csv")
+    assert [g["step"] for g in groups] == [1, 1, 2, 2] and all(g["episodes"] == 2 for g in groups)
+    won = [int(row.split(",")[rows[0].split(",").index("n_success")]) for row in rows[1:]]
+    assert [groups[i]["successes"] + groups[i + 1]["successes"] for i in (0, 2)] == won
     for phase in ("before", "after"):
         result = json.loads((trained / f"eval_{phase}.json").read_text())
         assert len(result["episodes"]) == 2 and result["overall"]["episodes"] == 2
@@ -90,6 +96,7 @@ def test_a_killed_run_resumes_to_the_same_weights(folder: Path, trained: Path) -
     weights = "policy/model.safetensors"
     assert (run / weights).read_bytes() == (trained / weights).read_bytes()
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    assert (run / "groups.csv").read_text() == (trained / "groups.csv").read_text()
 
 
 def test_eval_and_report(trained: Path) -> None:
@@ -101,6 +108,12 @@ def test_eval_and_report(trained: Path) -> None:
     assert "0 / 1" in done.stdout
     assert json.loads((out / "eval.json").read_text())["overall"]["wilson_95"][1] > 0.7
     assert len(list((out / "videos").glob("*.mp4"))) == 1
+    srpo(
+        "eval", trained / "policy", "--tasks", "0", "--states", "1", "--max-steps", "16", "--practised", trained,
+        "--out", out,
+    )  # fmt: skip
+    again = json.loads((out / "eval.json").read_text())
+    assert again["protocol"] == "practised" and again["episodes"][0]["initial_state"]["kind"] == "sampled"
     assert srpo("report", trained).stdout.strip().endswith("report.html")
 
 

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--tasks", default="", help="task numbers, comma-separated; default: all")
     evaluate.add_argument("--states", type=int, default=50, help="initial states per task")
     evaluate.add_argument("--protocol", default="held-out", help="held-out or paper")
+    evaluate.add_argument("--practised", default=None, metavar="RUN", help="the last initial states practised in a run")
     evaluate.add_argument("--temperature", type=float, default=0.0, help="of the tokens; 0: greedy decoding")
     evaluate.add_argument("--decoding", default=None, help="greedy, median or sample; default: by temperature")
     evaluate.add_argument("--render", default="auto", help="pictures: fast, full, or auto: full where a GPU draws")

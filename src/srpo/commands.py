@@ -25,7 +25,7 @@ from srpo.report.graded import write_graded
 from srpo.rollout.collector import Collector, default_workers
 from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import evaluation_states
-from srpo.tracking import Console, CsvLogger, TensorboardLogger
+from srpo.tracking import Console, CsvLogger, TensorboardLogger, read_csv
 from srpo.train_config import TrainConfig
 from srpo.trainer import Trainer
 from srpo.types import Episode, SrpoError, Task
@@ -250,6 +250,8 @@ class _Session:
     def practise(self, trainer: Trainer) -> None:
         metrics = CsvLogger(self.run / "metrics.csv")
         metrics.resume(trainer.done)
+        groups = CsvLogger(self.run / "groups.csv")
+        groups.resume(trainer.done)
         self.console.resume(metrics.rows())
         board = TensorboardLogger(self.run / "tensorboard")
         board.resume(trainer.done)
@@ -265,6 +267,8 @@ class _Session:
                 row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
             if trainer.done % config.save_every == 0 or trainer.done == config.steps:
                 trainer.save()
+            for group in record.groups():
+                groups.log({"step": trainer.done, **group})
             metrics.log(row)
             board.log(row)
             self.console.step_table(row)
@@ -296,8 +300,10 @@ def evaluate(options: argparse.Namespace) -> int:
     indices = list(parse(options.tasks, tuple[int, ...], "tasks")) or None
     tasks = evaluation.shortened(libero.tasks(options.suite, indices), options.max_steps)
     requests = evaluation.evaluation_requests(
-        tasks, options.protocol, options.states, options.temperature, options.videos, options.decoding
-    )
+        tasks, options.protocol, options.states, options.temperature, options.videos, options.decoding,
+        read_csv(Path(options.practised) / "groups.csv") if options.practised else None,
+    )  # fmt: skip
+    protocol = "practised" if options.practised else options.protocol
     console = Console()
     rollout = RolloutConfig(render=options.render, world_model=None)
     with (
@@ -305,9 +311,7 @@ def evaluate(options: argparse.Namespace) -> int:
         console.phase("evaluate", len(requests), "episodes") as progress,
     ):
         episodes = evaluation.evaluate(collector, policy, requests, _counting(progress))
-    result = evaluation.result(
-        episodes, checkpoint=str(options.policy), suite=options.suite, protocol=options.protocol
-    )
+    result = evaluation.result(episodes, checkpoint=str(options.policy), suite=options.suite, protocol=protocol)
     for task, rate in [*result["tasks"].items(), ("mean", result["overall"])]:
         low, high = rate["wilson_95"]
         count = f"{rate['successes']:4d} / {rate['episodes']:<4d}"

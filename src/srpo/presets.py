@@ -48,7 +48,7 @@ _COMPACT_RL = TrainConfig(
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=80, groups=10, task_sampling="uncertain", alpha=0.3, normalise_std=False,
     temperature=0.25, token_weights="range", value_history=16, anneal=True,
-    learner=replace(_COMPACT_RL.learner, target_kl=0.05),
+    learner=replace(_COMPACT_RL.learner, learning_rate=2.5e-5, target_kl=0.05),
 )  # fmt: skip
 # Cloned so, a policy for a whole suite solves about half of its attempts.
 _COMPACT_CLONE = SftConfig(steps=300, validation=0.0)
@@ -92,9 +92,9 @@ PRESETS: dict[str, Preset] = {
         train=replace(_COMPACT_SUITE, suite="libero_object", train_max_steps=160),
     ),
     "libero-spatial": Preset(
-        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, two demonstrations a task",
-        collect=CollectConfig(demos=2),
-        sft=_COMPACT_CLONE,
+        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, one demonstration a task",
+        collect=CollectConfig(demos=1),
+        sft=replace(_COMPACT_CLONE, steps=600),
         train=replace(_COMPACT_SUITE, suite="libero_spatial", train_max_steps=192),
     ),
     **{

@@ -7,7 +7,7 @@ the same ones.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,24 @@ def evaluation_states(protocol: str, count: int) -> list[InitialState]:
 def demonstration_state(index: int) -> InitialState:
     """The ``index``-th initial state for demonstrations: always sampled, never evaluated."""
     return InitialState("sampled", _DEMO_SEEDS + index)
+
+
+def practised_states(groups: Iterable[Mapping[str, Any]], task: str, count: int) -> list[InitialState]:
+    """The last ``count`` different initial states that a run practised at a task, newest first.
+
+    Args:
+        groups: rows of the run's ``groups.csv``, oldest first.
+        task: id of the task.
+        count: as many as there are, if there are fewer.
+    """
+    names = dict.fromkeys(str(row["initial_state"]) for row in reversed(list(groups)) if row["task"] == task)
+    states = []
+    for name in list(names)[:count]:
+        kind, _, index = name.rpartition("-")
+        if not kind or not index.isdecimal():
+            raise SrpoError(f"'{name}' is no initial state, such as sampled-7: mend or remove that row of groups.csv.")
+        states.append(InitialState(kind, int(index)))
+    return states
 
 
 def _check(protocol: str) -> None:

@@ -297,6 +297,29 @@ class StepRecord:
     embeddings: np.ndarray | None
     graded: ProgressRewards | None
 
+    def groups(self) -> list[dict[str, Any]]:
+        """One row a group: task, initial state, episodes, successes, and its failures' least and largest reward
+        (None where all succeed)."""
+        members: dict[int, list[int]] = {}
+        for i, episode in enumerate(self.episodes):
+            members.setdefault(episode.request.group, []).append(i)
+        rows = []
+        for group, indices in members.items():
+            request = self.episodes[indices[0]].request
+            failed = [float(self.reward[i]) for i in indices if not self.episodes[i].success]
+            rows.append(
+                {
+                    "group": group,
+                    "task": request.task.id,
+                    "initial_state": f"{request.initial_state.kind}-{request.initial_state.index}",
+                    "episodes": len(indices),
+                    "successes": len(indices) - len(failed),
+                    "reward_failure_min": min(failed, default=None),
+                    "reward_failure_max": max(failed, default=None),
+                }
+            )
+        return rows
+
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
     return {k[len(prefix) :]: v.numpy() for k, v in tensors.items() if k.startswith(prefix)}

@@ -98,22 +98,30 @@ def test_no_outcome_leaks_into_its_own_baseline() -> None:
     assert np.abs(before[~own] - after[~own]).max() > 1e-3
 
 
-def test_values_are_those_of_a_ridge_regression_on_the_other_groups_and_the_history() -> None:
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_values_are_those_of_ridge_regressions_on_the_other_groups_and_the_history(tasks: int) -> None:
     now, group = random_record(2)
     past, _ = random_record(5)
+    for record in (now, past):
+        record.task[:] %= tasks
     features = np.concatenate([now.features, past.features]).astype(np.float64)
     features = (features - features.mean(0)) / features.std(0)
     decision = np.eye(3)[np.concatenate([now.decision, past.decision])]
-    task = np.eye(2)[np.concatenate([now.task[now.episode], past.task[past.episode]])]
-    design = np.concatenate([features, 5 * decision, 5 * task], 1)
+    task = np.concatenate([now.task[now.episode], past.task[past.episode]])
+    design = np.concatenate([features, 5 * decision, 5 * np.eye(tasks)[task]], 1)
     target = np.concatenate([now.reward[now.episode], past.reward[past.episode]])
     values = cross_fitted_values(now, group, [past], ridge=10.0)
     for g in range(4):
         mine = np.append((group == g)[now.episode], np.zeros(len(past.decision), bool))
         mean = target[~mine].mean()
         fit = Ridge(alpha=10.0, fit_intercept=False).fit(design[~mine], target[~mine] - mean)
-        expected = np.clip(mean + fit.predict(design[mine]), 0, 1)
-        np.testing.assert_allclose(values[mine[: len(values)]], expected, atol=1e-9)
+        expected = mean + fit.predict(design)
+        for t in range(tasks if tasks > 1 else 0):  # of several tasks, each has a fit of its own to what is left over
+            own = ~mine & (task == t)
+            left = Ridge(alpha=10.0, fit_intercept=False).fit(design[own], (target - expected)[own])
+            if (mine & (task == t)).any():
+                expected[mine & (task == t)] += left.predict(design[mine & (task == t)])
+        np.testing.assert_allclose(values[mine[: len(values)]], np.clip(expected, 0, 1)[mine], atol=1e-9)
 
 
 def test_history_is_bounded_and_survives_a_checkpoint() -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,24 @@ def test_success_by_teleport_and_it_stays(soup: LiberoEnv) -> None:
     assert not soup.problem._check_success()
     without_pictures(soup, InitialState("published", 0))
     assert not soup.success and soup.step(REST) is False
+
+
+@needs_libero
+def test_contacts_are_robosuites() -> None:
+    import mujoco
+
+    with closing(LiberoEnv(first("libero_spatial", 5), cameras=(), quality="fast")) as env:  # a bowl on the ramekin
+        env.reset(InitialState("published", 0))
+        problem = env.problem
+        slow = type(problem).check_contact
+        models = [*problem.objects_dict.values(), *problem.fixtures_dict.values(), problem.robots[0].gripper]
+        names = [mujoco.mj_id2name(env.model, mujoco.mjtObj.mjOBJ_GEOM, g) for g in env.data.contact.geom[0]]
+        found = []
+        for one in [*models, names[0], names]:
+            for other in [*models, names[1], names, None]:
+                found.append(problem.check_contact(one, other))
+                assert found[-1] == slow(problem, one, other)
+        assert any(found) and not all(found)
 
 
 @needs_libero

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srpo.evaluation.evaluate import evaluation_requests
-from srpo.types import SrpoError, Task
+from srpo.types import InitialState, SrpoError, Task
 
 TASK = Task("suite", 0, "name", "do it", 10)
 
@@ -24,6 +24,19 @@ def test_decodings(temperature: float, decoding: str | None, expected: tuple[flo
     requests = evaluation_requests([TASK], "held-out", 3, temperature, 1, decoding)
     assert [(r.temperature, r.median) for r in requests] == [expected] * 3
     assert [r.keep_frames for r in requests] == [True, False, False]
+
+
+def test_the_last_practised_states_newest_first() -> None:
+    groups = [("suite/0", "sampled-3"), ("suite/1", "sampled-4"), ("suite/0", "published-7"), ("suite/0", "sampled-3"),
+              ("suite/0", "sampled-5")]  # fmt: skip
+    rows = [{"task": task, "initial_state": state} for task, state in groups]
+    requests = evaluation_requests([TASK], "held-out", 2, practised=rows)
+    assert [r.initial_state for r in requests] == [InitialState("sampled", 5), InitialState("sampled", 3)]
+    assert len(evaluation_requests([TASK], "held-out", 9, practised=rows)) == 3
+    with pytest.raises(SrpoError, match=r"Nothing was practised at suite/0"):
+        evaluation_requests([TASK], "held-out", 2, practised=rows[1:2])
+    with pytest.raises(SrpoError, match="'elsewhere' is no initial state"):
+        evaluation_requests([TASK], "held-out", 2, practised=[{"task": "suite/0", "initial_state": "elsewhere"}])
 
 
 def test_what_cannot_be_decoded() -> None:

@@ -11,7 +11,7 @@ group's mean everywhere is `group_advantages` exactly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -115,6 +115,9 @@ def cross_fitted_values(
 ) -> np.ndarray:
     """V(s_t): the expected reward of the episode, by ridge regression on features, decision number and task.
 
+    Of several tasks, each then has a ridge regression of its own for what the common one leaves over: where the hand
+    must be depends on the task.
+
     The episodes of a group are valued by a fit that has seen neither them nor the rest of their fold of groups, so that
     no outcome leaks into its own baseline, which would bias the gradient.
 
@@ -133,20 +136,33 @@ def cross_fitted_values(
         raise SrpoError("The history holds features of another size; start a new run.")
     design = _design(records)
     target = np.concatenate([r.reward[r.episode] for r in records])
+    task = np.concatenate([r.task[r.episode] for r in records])
     fold = np.concatenate([group[now.episode] % _FOLDS, np.full(len(target) - len(now.decision), -1)])
-    moments = {f: _moments(design[fold == f], target[fold == f]) for f in np.unique(fold)}
+    parts = {
+        (f, t): _moments(design[rows], target[rows])
+        for f, t in {*zip(fold.tolist(), task.tolist(), strict=True)}
+        if len(rows := np.flatnonzero((fold == f) & (task == t)))
+    }
+    penalty = ridge * np.eye(design.shape[1])
     values = np.empty(len(now.decision))
-    for f in moments.keys() - {-1}:
-        others = [m for other, m in moments.items() if other != f]
+    for f in np.unique(fold[fold >= 0]):
+        others = {key: m for key, m in parts.items() if key[0] != f}
         if not others:
             values[:] = now.reward.mean()
             break
-        gram, cross, sums, target_sum, count = (sum(parts) for parts in zip(*others, strict=True))
-        mine = np.flatnonzero(fold == f)
+        gram, cross, sums, target_sum, count = _sum(others.values())
         mean = target_sum / count
-        coefficients = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross - mean * sums)
+        common = np.linalg.solve(gram + penalty, cross - mean * sums)
         seen = target[fold != f]
-        values[mine] = np.clip(mean + design[mine] @ coefficients, seen.min(), seen.max())
+        for t in np.unique(task[fold == f]):
+            mine = np.flatnonzero((fold == f) & (task == t))
+            coefficients = common
+            own = [m for key, m in others.items() if key[1] == t]
+            if own and len(own) < len(others):
+                gram, cross, sums, _, _ = _sum(own)
+                left_over = cross - mean * sums - gram @ common
+                coefficients = common + np.linalg.solve(gram + penalty, left_over)
+            values[mine] = np.clip(mean + design[mine] @ coefficients, seen.min(), seen.max())
     return values
 
 
@@ -164,6 +180,10 @@ def _design(records: Sequence[StateRecord]) -> np.ndarray:
 def _moments(design: np.ndarray, target: np.ndarray) -> tuple[Any, ...]:
     """What a ridge regression needs of its data; additive over data."""
     return design.T @ design, design.T @ target, design.sum(0), target.sum(), len(target)
+
+
+def _sum(moments: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(sum(column) for column in zip(*moments, strict=True))
 
 
 def _gae(values: np.ndarray, record: StateRecord, gae_lambda: float) -> np.ndarray:

@@ -348,7 +348,38 @@ def _build_problem(task: Task, simplified: bool) -> Any:
         else:
             raise SrpoError(f"LIBERO found no valid placement for the fixtures of {task.id}.")
     problem.visualize(vis_settings={name: False for name in problem._visualizations})
+    problem.check_contact = _ContactCheck(problem)
     return problem
+
+
+class _ContactCheck:
+    """robosuite's ``check_contact``, which the goal predicates ask after every step, on arrays: it compares the names
+    of the geoms of every contact, one after the other, and a scene of LIBERO-Spatial has ninety."""
+
+    def __init__(self, problem: Any) -> None:
+        self._sim = problem.sim
+        self._known: dict[int, np.ndarray] = {}
+
+    def __call__(self, geoms_1: Any, geoms_2: Any = None) -> bool:
+        """Whether a geom of the first model, name or list of names touches one of the second (None: touches any)."""
+        first, second = (self._members(geoms)[self._sim.data._data.contact.geom] for geoms in (geoms_1, geoms_2))
+        return bool((first & second[:, ::-1]).any())
+
+    def _members(self, geoms: Any) -> np.ndarray:
+        """(number of geoms,) bool."""
+        from robosuite.models.base import MujocoModel
+
+        model = self._sim.model
+        if geoms is None:
+            return np.ones(model.ngeom, bool)
+        known = self._known.get(id(geoms)) if isinstance(geoms, MujocoModel) else None
+        if known is None:
+            names = geoms.contact_geoms if isinstance(geoms, MujocoModel) else np.atleast_1d(geoms)
+            known = np.zeros(model.ngeom, bool)
+            known[[model.geom_name2id(name) for name in names]] = True
+            if isinstance(geoms, MujocoModel):
+                self._known[id(geoms)] = known
+        return known
 
 
 def _check_choice(what: str, given: Sequence[str], allowed: Any) -> None:

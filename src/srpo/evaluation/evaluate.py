@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from srpo.evaluation.intervals import wilson
 from srpo.provenance import provenance, write_json
 from srpo.report.video import write_mp4
 from srpo.rollout.collector import Collector, summary
-from srpo.sampler import evaluation_states
-from srpo.types import Episode, EpisodeRequest, SrpoError, Task
+from srpo.sampler import evaluation_states, practised_states
+from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError, Task
 
 DECODINGS = ("greedy", "median", "sample")
 
@@ -27,6 +27,7 @@ def evaluation_requests(
     temperature: float = 0.0,
     videos: int = 0,
     decoding: str | None = None,
+    practised: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[EpisodeRequest]:
     """One episode per task and evaluation state; the first ``videos`` of each task keep their frames.
 
@@ -38,6 +39,11 @@ def evaluation_requests(
         videos: episodes per task to film.
         decoding: ``"greedy"`` (the most likely token), ``"median"`` (of each token's distribution, see `sample_tokens`)
             or ``"sample"``; None: sample, or greedy at temperature 0.
+        practised: rows of a run's ``groups.csv``: the last ``states`` initial states of each task in it, in place of
+            the protocol's.
+
+    Raises:
+        SrpoError: an impossible decoding or number of states, or nothing was practised at any of the tasks.
     """
     if decoding is not None and decoding not in DECODINGS:
         raise SrpoError(f"No decoding named '{decoding}': choose {', '.join(DECODINGS)}.")
@@ -45,11 +51,20 @@ def evaluation_requests(
         raise SrpoError("Sampling needs a temperature: set --temperature above 0.")
     median = decoding == "median"
     temperature = {"greedy": 0.0, "median": 1.0}.get(decoding or "", temperature)
-    return [
+
+    def states_of(task: Task) -> list[InitialState]:
+        if practised is None:
+            return evaluation_states(protocol, states)
+        return practised_states(practised, task.id, states)
+
+    requests = [
         EpisodeRequest(task, state, -1, i, temperature, median, keep_frames=i < videos)
         for task in tasks
-        for i, state in enumerate(evaluation_states(protocol, states))
+        for i, state in enumerate(states_of(task))
     ]
+    if not requests:
+        raise SrpoError(f"Nothing was practised at {', '.join(t.id for t in tasks)}: choose the run's own suite.")
+    return requests
 
 
 def evaluate(
