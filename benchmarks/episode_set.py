@@ -52,7 +52,7 @@ def half_trained(suite: str, tasks: list[Task], steps: int, demos: int, seed: in
     run = work / f"{suite}_{steps}"
     if not (run / "policy/model.safetensors").is_file():
         shown = DemonstrationSet(work / f"{suite}_demos")
-        collect(shown, tasks, CollectConfig(demos=demos, seed=seed))
+        collect(shown, tasks, CollectConfig(demos=(demos,), seed=seed))
         train(shown, SftConfig(steps=steps, validation=0.0, augmentations=1, seed=seed), run, resume=True)
     return CompactPolicy.from_pretrained(run / "policy").eval()
 
@@ -60,7 +60,7 @@ def half_trained(suite: str, tasks: list[Task], steps: int, demos: int, seed: in
 def demonstrated(suite: str, tasks: list[Task], demos: int, seed: int, work: Path) -> list[RecordedEpisode]:
     """The demonstrations as episodes; their true progress was not noted."""
     shown = DemonstrationSet(work / f"{suite}_demos")
-    collect(shown, tasks, CollectConfig(demos=demos, seed=seed))
+    collect(shown, tasks, CollectConfig(demos=(demos,), seed=seed))
     out = []
     for demo in shown:
         images = demo.images["agentview"]

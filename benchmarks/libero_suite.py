@@ -1,12 +1,13 @@
-"""SRPO against GRPO on a whole LIBERO suite, from two demonstrations a task.
+"""SRPO against GRPO on a whole LIBERO suite, from one or two demonstrations a task.
 
     python benchmarks/libero_suite.py --suite libero_spatial --starts easy hard --seeds 0 1 2
 
-Per seed and start: two demonstrations a task, a language-conditioned policy cloned from them (easy: more gradient
-steps, hard: few), then every method from the same checkpoint with the same seeds, the same rule for which tasks are
-practised and the same number of episodes, evaluated on held-out initial states before and after. Everything is
-resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended (the learning rate
-falls to zero at ``--episodes``, so that this is not quite the run that the larger number at once would have given).
+Per seed and start: the preset's demonstrations, a language-conditioned policy cloned from them (easy: the preset's
+gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds, the same rule for which
+tasks are practised and the same number of episodes, evaluated on held-out initial states before and after. Everything
+is resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended (the learning
+rate falls to zero at ``--episodes``, so that this is not quite the run that the larger number at once would have
+given).
 Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
 table and the learning curves; checkpoints and videos under ``--work``.
 
@@ -34,8 +35,8 @@ from srpo import presets
 from srpo.evaluation.intervals import wilson
 
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
-#: Gradient steps of cloning.
-STARTS = {"easy": None, "hard": 150}
+#: Gradient steps of cloning, where not the preset's.
+STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 270, "libero_object": 150}}
 _PAPER = ["--clustering", "dbscan", "--alpha", "0.8", "--replay", "64", "--normalise-std", "True"]
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 METHODS: dict[str, list[str]] = {
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     if not (cloned / "policy/model.safetensors").is_file():
         # Of demonstrations that are there, none is made again.
         stage(["collect", name, "--out", str(demos)], demos.parent / "collect.log", demos.parent / "times.json")
-        steps = STARTS[start] or chosen.sft.steps
+        steps = STARTS[start].get(options.suite, chosen.sft.steps)
         cloned.mkdir(parents=True, exist_ok=True)
         stage(
             ["sft", name, "--seed", str(seed), "--steps", str(steps), "--demos", str(demos), "--run", str(cloned),

@@ -56,7 +56,7 @@ def expert_for(env: FakeEnv) -> FakeExpert:
 
 
 CONFIG = CollectConfig(
-    demos=2, cameras=("agentview",), image_size=16, env=f"{__name__}:FakeEnv", expert=f"{__name__}:expert_for"
+    demos=(2,), cameras=("agentview",), image_size=16, env=f"{__name__}:FakeEnv", expert=f"{__name__}:expert_for"
 )
 
 
@@ -102,8 +102,17 @@ def test_collects_until_there_are_enough_and_continues(tmp_path: Path) -> None:
     assert folder.attempts(TASK) == {0: True, 1: False, 2: True}
     assert [d.initial_state for d in folder] == [demonstration_state(0), demonstration_state(2)]
     before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert collect(folder, [TASK], replace(CONFIG, demos=1), workers=1) == done  # nothing is missing
+    assert collect(folder, [TASK], replace(CONFIG, demos=(1,)), workers=1) == done  # nothing is missing
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == before
+
+
+def test_a_number_for_each_task(tmp_path: Path) -> None:
+    tasks = [replace(TASK, index=i) for i in range(3)]
+    config = replace(CONFIG, demos=(1, 3))
+    done = collect(DemonstrationSet(tmp_path), tasks[:2], config, workers=1)
+    assert {task: successes for task, (successes, _) in done.items()} == {"fake/0": 1, "fake/1": 3}
+    with pytest.raises(SrpoError, match="--demos has 2 numbers, none for fake/2"):
+        collect(DemonstrationSet(tmp_path), tasks, config, workers=1)
 
 
 def test_a_hopeless_task_is_given_up(tmp_path: Path) -> None:

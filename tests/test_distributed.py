@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from srpo.distributed import World
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_shares_are_gathered_in_order(monkeypatch):
@@ -34,9 +36,13 @@ def run(out: Path, processes: int, *arguments: object) -> dict[str, torch.Tensor
     script = [str(HERE / "distributed_update.py"), *map(str, arguments)]
     launch = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = os.environ | {"PYTHONPATH": str(HERE / "policies"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launch, *script], capture_output=True, text=True, timeout=250, check=False, env=environment
-    )
+    for _ in range(3):
+        command = [sys.executable, *launch, *script]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, env=environment)
+        if not re.search(r"Signal (6|11) ", done.stderr):
+            break
+        # torch's gloo has been seen to abort now and then while it gathers spread weights ("double free", in C++).
+        shutil.rmtree(out, ignore_errors=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return {k: v for f in (out / "policy").glob("*.safetensors") for k, v in load_file(f).items()}
 

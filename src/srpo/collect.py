@@ -22,7 +22,7 @@ class CollectConfig:
     """Demonstrations.
 
     Attributes:
-        demos: successful demonstrations per task.
+        demos: successful demonstrations per task: one number for all, or one for each task of the suite.
         cameras: what is recorded.
         image_size: side of the images, pixels.
         render: picture quality, as in `RolloutConfig`.
@@ -33,7 +33,7 @@ class CollectConfig:
         expert: import string of a function env -> expert.
     """
 
-    demos: int = 10
+    demos: tuple[int, ...] = (10,)
     cameras: tuple[str, ...] = ("agentview", "wrist")
     image_size: int = 128
     render: str = "auto"
@@ -41,6 +41,20 @@ class CollectConfig:
     seed: int = 0
     env: str = "srpo.envs.libero:LiberoEnv"
     expert: str = "srpo.envs.experts:expert_for"
+
+    def demos_of(self, task: Task) -> int:
+        """How many demonstrations of this task.
+
+        Raises:
+            SrpoError: there are several numbers, but none for this task.
+        """
+        if len(self.demos) == 1:
+            return self.demos[0]
+        if task.index >= len(self.demos):
+            raise SrpoError(
+                f"--demos has {len(self.demos)} numbers, none for {task.id}: give one for all tasks, or one for each."
+            )
+        return self.demos[task.index]
 
 
 class Attempt(NamedTuple):
@@ -108,14 +122,17 @@ def collect(
     workers: int | None = None,
     on_attempt: Callable[[bool], None] = lambda success: None,
 ) -> dict[str, tuple[int, int]]:
-    """Fill ``folder`` up to ``config.demos`` demonstrations a task.
+    """Fill ``folder`` up to ``config.demos_of(task)`` demonstrations a task.
 
     Returns:
         Task id -> (successes, attempts), earlier runs included.
 
     Raises:
-        SrpoError: an expert fails so often that three times the attempts were not enough.
+        SrpoError: an expert fails so often that three times the attempts were not enough, or ``config.demos`` has no
+            number for a task.
     """
+    for task in tasks:
+        config.demos_of(task)
     folder.create(config.cameras, config.image_size, config.seed)
     with WorkerPool("srpo.collect:ExpertRunner", (config,), workers or default_workers()) as pool:
         while jobs := [job for task in tasks for job in _missing(folder, task, config)]:
@@ -128,8 +145,9 @@ def collect(
 
 def _missing(folder: DemonstrationSet, task: Task, config: CollectConfig) -> list[Attempt]:
     attempts = folder.attempts(task)
-    need = config.demos - sum(attempts.values())
-    if need > 0 and len(attempts) > 3 * config.demos + 10:
+    wanted = config.demos_of(task)
+    need = wanted - sum(attempts.values())
+    if need > 0 and len(attempts) > 3 * wanted + 10:
         raise SrpoError(
             f"The expert solved {task.id} in only {sum(attempts.values())} of {len(attempts)} attempts; "
             "choose another task or lower --noise."

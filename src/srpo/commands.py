@@ -71,9 +71,10 @@ def collect(options: argparse.Namespace, changes: dict[str, str]) -> int:
     config = override(chosen.collect, own)
     folder = DemonstrationSet(options.out)
     console = Console()
-    console.header(f"srpo collect · {options.preset}", {"tasks": len(tasks), "demonstrations per task": config.demos})
+    total = sum(map(config.demos_of, tasks))
+    console.header(f"srpo collect · {options.preset}", {"tasks": len(tasks), "demonstrations": total})
     present = sum(sum(folder.attempts(t).values()) for t in tasks)
-    with console.phase("collect", config.demos * len(tasks) - present, "demos") as phase:
+    with console.phase("collect", total - present, "demos") as phase:
         done = run(folder, tasks, config, options.workers, lambda success: phase.advance(1 if success else 0))
     for task in tasks:
         successes, attempts = done[task.id]
