@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from srpo.algorithms import Rehearsal
 from srpo.learner import Decisions, Learner, LearnerConfig, flatten
 from srpo.policies.base import token_log_probs
 from srpo.policies.compact import CompactPolicy
@@ -287,3 +288,46 @@ def test_parts_add_up_to_the_gradient_of_the_whole(budget: int) -> None:
     other = Learner(parted, LearnerConfig(grad_clip=100.0, budget=budget), 1.0, 0)._minibatch(batch, 1.0, 0)
     torch.testing.assert_close(parted.table.grad, whole.table.grad)
     assert other == pytest.approx(one, abs=1e-6)
+
+
+def test_gradient_of_rehearsal_by_hand() -> None:
+    # Situation 1 is rehearsed alone, situation 0 learns alone. Plain gradient, read off before Adam.
+    policy = Table()
+    then = torch.tensor([[[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]]]).log().half()
+    held = Rehearsal({"situation": torch.tensor([1])}, then, torch.ones(1, 2), torch.ones(1), weight=0.5)
+    learner = Learner(policy, LearnerConfig(minibatch=4, grad_clip=1e9), 2.0, seed=0)
+    batch = on_policy(policy, {"situation": torch.tensor([0, 0])}, torch.tensor([[0, 1], [2, 2]]), [1.0, -1.0], t=2.0)
+    with torch.no_grad():
+        now = (policy.table[1] / 2).softmax(-1)
+    row = learner._minibatch(batch, 0.5, 0, held)
+    assert policy.table.grad is not None
+    # weight 1/2, half a minibatch, mean over two tokens, d KL / d logits = (now - then) / temperature.
+    np.testing.assert_allclose(policy.table.grad[1], 0.5 * 0.5 / 2 * (now - then[0].float().exp()) / 2, rtol=2e-3)
+    divergence = (then[0].float().exp() * (then[0].float() - now.log())).sum(-1).mean()
+    assert row["rehearsal_kl"] == pytest.approx(divergence.item(), rel=2e-3)
+    alone = copy.deepcopy(policy.table.grad[0])
+    other = Table()
+    Learner(other, LearnerConfig(minibatch=4, grad_clip=1e9), 2.0, seed=0)._minibatch(batch, 0.5, 0)
+    assert other.table.grad is not None
+    torch.testing.assert_close(other.table.grad[0], alone)
+    assert not other.table.grad[1].any()
+
+
+def test_rehearsal_keeps_what_other_decisions_would_wear_down() -> None:
+    # One row for both situations: what is rewarded in the first changes the second too.
+    class Shared(Table):
+        def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.table[torch.zeros_like(inputs["situation"]).long()]
+
+    moved = []
+    for weight in (0.0, 10.0):
+        policy = Shared()
+        before = policy.table.detach()[0].log_softmax(-1)
+        held = Rehearsal({"situation": torch.tensor([1])}, before[None].half(), torch.ones(1, 2), torch.ones(1), weight)
+        learner = Learner(policy, LearnerConfig(learning_rate=1e-2, epochs=4, warmup=0), 1.0, seed=0)
+        for step in range(30):
+            batch = on_policy(policy, {"situation": torch.tensor([0])}, torch.tensor([[0, 0]]), [1.0])
+            learner.update(batch, step, rehearsal=held)
+        after = policy.table.detach()[0].log_softmax(-1)
+        moved.append(float((before.exp() * (before - after)).sum(-1).mean()))
+    assert moved[1] < moved[0] / 3

@@ -212,8 +212,9 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"}],
-)
+    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"},
+     {"rehearsal": 0.5}],
+)  # fmt: skip
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
     def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
@@ -277,6 +278,7 @@ def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) ->
         ({"value_history": -1}, "value-history 0 or more"),
         ({"gae_lambda": 1.5}, "gae-lambda from 0 to 1"),
         ({"group_size": 1}, "at least 2"),
+        ({"rehearsal": -0.1}, "rehearsal 0 or more"),
     ],
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
@@ -384,3 +386,25 @@ def test_range_weights_need_a_range(tiny_policy: Make, tmp_path: Path) -> None:
     blind = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()
     with pytest.raises(SrpoError, match="how far its actions reach"):
         trainer(blind, tmp_path, token_weights="range")
+
+
+def test_only_successes_are_remembered_and_solved_tasks_rehearsed_most(tmp_path: Path, tiny_policy: Make) -> None:
+    # Task 0 always succeeds, task 1 never.
+    loop = trainer(tiny_policy(0), tmp_path, lambda request, tokens: request.task.index == 0, rehearsal=0.5)
+    row, _ = loop.step()
+    assert loop.memory is not None and loop.memory.weight == 0.5
+    assert {name.partition("|")[0] for name in loop.memory.state_dict()} == {"synthetic/0"}
+    assert len(loop.memory) == loop.memory.fresh  # of 2 groups of 6 episodes of 2 decisions
+    assert "rehearsal_kl" not in row or row["rehearsal_kl"] < 1e-3  # nothing has changed since
+
+
+def test_rehearsed_distribution_is_that_of_the_sampling(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    loop = trainer(policy, tmp_path, lambda request, tokens: True, rehearsal=0.5, temperature=0.5)
+    loop.step()  # no failures, nothing to learn: the policy is as it was
+    assert loop.memory is not None
+    kept = loop.memory.rehearsal({"synthetic/0": 1.0, "synthetic/1": 1.0})
+    assert kept is not None
+    with torch.no_grad():
+        now = torch.log_softmax(policy.logits(kept.inputs) / 0.5, -1)
+    torch.testing.assert_close(kept.log_p.float(), now, rtol=2e-3, atol=2e-3)

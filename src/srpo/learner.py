@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from srpo import distributed
-from srpo.algorithms import clipped_policy_loss
+from srpo.algorithms import Rehearsal, clipped_policy_loss, rehearsal_loss
 from srpo.algorithms.policy_loss import PolicyLoss
 from srpo.policies.base import token_log_probs
 from srpo.types import Episode, SrpoError
+
+REHEARSED = 64  # decisions rehearsed with a minibatch
 
 
 @dataclass(frozen=True)
@@ -169,13 +171,16 @@ class Learner:
         if config.kl_weight and not self.sharded:
             self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
 
-    def update(self, decisions: Decisions, step: int, rate: float = 1.0) -> dict[str, float]:
+    def update(
+        self, decisions: Decisions, step: int, rate: float = 1.0, rehearsal: Rehearsal | None = None
+    ) -> dict[str, float]:
         """One RL step's update; returns the means of the diagnostics over its minibatches.
 
         Args:
             decisions: of this step.
             step: its number, which with the seed determines the order of the minibatches.
             rate: factor of the learning rate, for a schedule over RL steps.
+            rehearsal: what the policy is held to (`rehearsal_loss`); every minibatch draws `REHEARSED` of it.
 
         Raises:
             SrpoError: the loss or a gradient is not finite; the weights are then those before the minibatch.
@@ -190,7 +195,9 @@ class Learner:
             order = torch.randperm(len(decisions), generator=generator)
             for index in order.split(self.config.minibatch):
                 self._set_learning_rate(rate)
-                rows.append(self._minibatch(decisions.take(index), len(index) / self.config.minibatch, step))
+                drawn = rehearsal.draw(REHEARSED, generator) if rehearsal is not None else None
+                share = len(index) / self.config.minibatch
+                rows.append(self._minibatch(decisions.take(index), share, step, drawn))
                 if rows[-1]["approx_kl"] > limit:
                     break
             if rows[-1]["approx_kl"] > limit:
@@ -240,7 +247,9 @@ class Learner:
             parts[-1].append(i)
         return [batch.take(torch.tensor(p)) for p in parts]
 
-    def _minibatch(self, batch: Decisions, share: float, step: int) -> dict[str, float]:
+    def _minibatch(
+        self, batch: Decisions, share: float, step: int, rehearsal: Rehearsal | None = None
+    ) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
         total = float(batch.mask.sum())
         parts = self._parts(batch)
@@ -253,6 +262,15 @@ class Learner:
             # Sharded gradients are averaged over the processes, and are wanted as a sum.
             (result.loss * (min(1.0, share) * weight * (self.world.size if self.sharded else 1))).backward()
             found.append((result.diagnostics(), weight))
+        rehearsed = {}
+        if rehearsal is not None:
+            logits = self.policy.logits(rehearsal.inputs)  # type: ignore[operator]
+            then, mask = rehearsal.log_p.to(logits.device), rehearsal.mask.to(logits.device)
+            divergence = rehearsal_loss(logits, then, mask, self.temperature)
+            # Every process does this alike; their gradients are averaged if sharded, else added up.
+            alike = 1 if self.sharded else self.world.size
+            (divergence * (rehearsal.weight * min(1.0, share) / alike)).backward()
+            rehearsed["rehearsal_kl"] = float(divergence.detach())
         if self.world.size > 1 and not self.sharded:
             for p in self.parameters:
                 torch.distributed.all_reduce(p.grad if p.grad is not None else torch.zeros_like(p))
@@ -264,7 +282,7 @@ class Learner:
                 "resume from the last checkpoint with a smaller learning rate."
             )
         self.optimizer.step()
-        return {"grad_norm": float(norm), **row}
+        return {"grad_norm": float(norm), **row, **rehearsed}
 
     def _loss(self, batch: Decisions) -> PolicyLoss:
         logits = self.policy.logits(batch.inputs)  # type: ignore[operator]

@@ -15,7 +15,15 @@ import numpy as np
 import torch
 
 from srpo import checkpoint, distributed
-from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
+from srpo.algorithms import (
+    Rehearsal,
+    StateRecord,
+    SuccessMemory,
+    ValueHistory,
+    group_advantages,
+    group_relative_gae,
+    informative_groups,
+)
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
 from srpo.learner import Learner, flatten
@@ -73,6 +81,7 @@ class Trainer:
             raise SrpoError("A running average of so large a policy's weights is not kept: leave --average out.")
         self.replay = ReferenceReplay(config.replay) if config.replay else None
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
+        self.memory = SuccessMemory(config.rehearsal) if config.rehearsal else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
         self.done = 0
 
@@ -119,14 +128,16 @@ class Trainer:
         advantages = self._advantages(episodes, record.reward, group)
         informative = informative_groups(record.reward, group)
 
+        self.outcomes.add(task, success)
+        rehearsal = self._remember(episodes)
+
         stats: dict[str, float] = {}
         if informative.any():
             decisions = flatten(episodes, advantages, self.policy.action_dim, self.token_weights)
             rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
-            stats = self.learner.update(decisions, self.done, rate)
+            stats = self.learner.update(decisions, self.done, rate, rehearsal)
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
-        self.outcomes.add(task, success)
         self._update_average()
         self.done += 1
         end = time.perf_counter()
@@ -178,6 +189,24 @@ class Trainer:
         )
         self.value_history.add(states)
         return advantages
+
+    @torch.no_grad()
+    def _remember(self, episodes: Sequence[Episode]) -> Rehearsal | None:
+        """Keep decisions of this step's successes, as the policy takes them now; returns what is to be rehearsed."""
+        if self.memory is None:
+            return None
+        won: dict[str, list[Episode]] = {}
+        for episode in episodes:
+            if episode.success:
+                won.setdefault(episode.request.task.id, []).append(episode)
+        rng = np.random.default_rng([self.config.seed, 6, self.done])
+        for task, successes in won.items():
+            every = flatten(successes, np.ones(len(successes)), self.policy.action_dim, self.token_weights)
+            kept = every.take(self.memory.choose(len(every), rng))
+            logits = self.learner.acting.logits(kept.inputs)  # type: ignore[operator]
+            log_p = torch.log_softmax(logits.float() / self.config.temperature, -1)
+            self.memory.add(task, kept.inputs, log_p.cpu(), kept.mask)
+        return self.memory.rehearsal({task: rate**2 for task, rate in self.outcomes.rates().items()})
 
     @torch.inference_mode()
     def _features(self, episode: Episode) -> np.ndarray:
@@ -249,6 +278,8 @@ class Trainer:
         if self.value_history is not None:
             arrays = self.value_history.state_dict()
             tensors |= {f"values.{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        if self.memory is not None:
+            tensors |= {f"rehearsal.{k}": v for k, v in self.memory.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
         return checkpoint.save(
@@ -275,6 +306,8 @@ class Trainer:
             self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
         if self.value_history is not None:
             self.value_history.load_state_dict(_part(tensors, "values."))
+        if self.memory is not None:
+            self.memory.load_state_dict(_tensors(tensors, "rehearsal."))
         if self.average is not None:
             saved = {k: torch.from_numpy(v) for k, v in _part(tensors, "average.").items()}
             self.average = saved or {k: v.clone() for k, v in self.policy.state_dict().items()}
@@ -321,8 +354,12 @@ class StepRecord:
         return rows
 
 
+def _tensors(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
-    return {k[len(prefix) :]: v.numpy() for k, v in tensors.items() if k.startswith(prefix)}
+    return {k: v.numpy() for k, v in _tensors(tensors, prefix).items()}
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
