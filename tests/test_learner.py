@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from srpo.algorithms import Rehearsal
+from srpo.algorithms import SuccessMemory
 from srpo.learner import Decisions, Learner, LearnerConfig, flatten
 from srpo.policies.base import token_log_probs
 from srpo.policies.compact import CompactPolicy
@@ -290,44 +290,79 @@ def test_parts_add_up_to_the_gradient_of_the_whole(budget: int) -> None:
     assert other == pytest.approx(one, abs=1e-6)
 
 
-def test_gradient_of_rehearsal_by_hand() -> None:
-    # Situation 1 is rehearsed alone, situation 0 learns alone. Plain gradient, read off before Adam.
+def remembered(situation: int, tokens: list[int], mask: list[float]) -> SuccessMemory:
+    memory = SuccessMemory(8)
+    memory.add("task", {"situation": torch.tensor([situation]), "tokens": torch.tensor([tokens], dtype=torch.int16),
+                        "mask": torch.tensor([mask])})  # fmt: skip
+    return memory
+
+
+def test_gradient_of_imitation_by_hand() -> None:
+    # One remembered decision in situation 1, its second token at weight 1/3 of the first's; temperature 2.
     policy = Table()
-    then = torch.tensor([[[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]]]).log().half()
-    held = Rehearsal({"situation": torch.tensor([1])}, then, torch.ones(1, 2), torch.ones(1), weight=0.5)
-    learner = Learner(policy, LearnerConfig(minibatch=4, grad_clip=1e9), 2.0, seed=0)
-    batch = on_policy(policy, {"situation": torch.tensor([0, 0])}, torch.tensor([[0, 1], [2, 2]]), [1.0, -1.0], t=2.0)
     with torch.no_grad():
         now = (policy.table[1] / 2).softmax(-1)
-    row = learner._minibatch(batch, 0.5, 0, held)
+    config = LearnerConfig(minibatch=4, grad_clip=1e9, imitation_steps=1, imitation_rate=0.1, warmup=0)
+    row = Learner(policy, config, 2.0, seed=0).imitate(remembered(1, [2, 0], [1.5, 0.5]), 0)
+    # d(-log p_token)/d logits = (p - one-hot) / temperature, in the weighted mean over the two tokens.
+    expected = torch.stack([0.75 * (now[0] - torch.eye(3)[2]) / 2, 0.25 * (now[1] - torch.eye(3)[0]) / 2])
     assert policy.table.grad is not None
-    # weight 1/2, half a minibatch, mean over two tokens, d KL / d logits = (now - then) / temperature.
-    np.testing.assert_allclose(policy.table.grad[1], 0.5 * 0.5 / 2 * (now - then[0].float().exp()) / 2, rtol=2e-3)
-    divergence = (then[0].float().exp() * (then[0].float() - now.log())).sum(-1).mean()
-    assert row["rehearsal_kl"] == pytest.approx(divergence.item(), rel=2e-3)
-    alone = copy.deepcopy(policy.table.grad[0])
-    other = Table()
-    Learner(other, LearnerConfig(minibatch=4, grad_clip=1e9), 2.0, seed=0)._minibatch(batch, 0.5, 0)
-    assert other.table.grad is not None
-    torch.testing.assert_close(other.table.grad[0], alone)
-    assert not other.table.grad[1].any()
+    torch.testing.assert_close(policy.table.grad[1], expected)
+    assert not policy.table.grad[0].any()
+    assert row["imitation_loss"] == pytest.approx(float(-0.75 * now[0, 2].log() - 0.25 * now[1, 0].log()))
+    assert row["imitation_grad_norm"] == pytest.approx(float(expected.norm()))
 
 
-def test_rehearsal_keeps_what_other_decisions_would_wear_down() -> None:
-    # One row for both situations: what is rewarded in the first changes the second too.
+def test_imitation_warms_up_follows_the_schedule_and_has_an_adam_of_its_own() -> None:
+    policy = Table()
+    learner = Learner(policy, LearnerConfig(imitation_steps=3, imitation_rate=0.1, warmup=4), 1.0, seed=0)
+    start = policy.table.detach().clone()
+    learner.imitate(remembered(0, [1, 1], [1.0, 1.0]), 0, rate=0.5)
+    assert learner.imitator.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * 3 / 4)
+    assert not learner.optimizer.state and learner.imitator.state
+    # Adam's steps are of the length of the learning rate as long as the gradient hardly changes.
+    moved = (policy.table.detach() - start)[0, 0, 1]
+    assert moved == pytest.approx(0.1 * 0.5 * (1 + 2 + 3) / 4, rel=0.02)
+    assert torch.equal(policy.table[1], start[1])
+
+
+def test_imitation_keeps_what_other_decisions_would_wear_down() -> None:
+    # One row for both situations: what is punished in the first changes the second too.
     class Shared(Table):
         def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
             return self.table[torch.zeros_like(inputs["situation"]).long()]
 
-    moved = []
-    for weight in (0.0, 10.0):
+    left = []
+    for steps in (0, 4):
         policy = Shared()
-        before = policy.table.detach()[0].log_softmax(-1)
-        held = Rehearsal({"situation": torch.tensor([1])}, before[None].half(), torch.ones(1, 2), torch.ones(1), weight)
-        learner = Learner(policy, LearnerConfig(learning_rate=1e-2, epochs=4, warmup=0), 1.0, seed=0)
+        config = LearnerConfig(learning_rate=1e-2, epochs=4, warmup=0, imitation_steps=steps, imitation_rate=1e-2)
+        learner = Learner(policy, config, 1.0, seed=0)
         for step in range(30):
-            batch = on_policy(policy, {"situation": torch.tensor([0])}, torch.tensor([[0, 0]]), [1.0])
-            learner.update(batch, step, rehearsal=held)
-        after = policy.table.detach()[0].log_softmax(-1)
-        moved.append(float((before.exp() * (before - after)).sum(-1).mean()))
-    assert moved[1] < moved[0] / 3
+            batch = on_policy(policy, {"situation": torch.tensor([0])}, torch.tensor([[0, 0]]), [-1.0])
+            learner.update(batch, step)
+            if steps:
+                learner.imitate(remembered(1, [0, 0], [1.0, 1.0]), step)
+        left.append(float(policy.table.detach()[0].softmax(-1)[:, 0].mean()))
+    assert left[0] < 0.1 and left[1] > 0.25
+
+
+def test_imitation_of_what_is_not_finite_stops() -> None:
+    policy = Table()
+    with torch.no_grad():
+        policy.table[0, 0, 0] = float("nan")
+    learner = Learner(policy, LearnerConfig(imitation_steps=1), 1.0, seed=0)
+    with pytest.raises(SrpoError, match="NaN"):
+        learner.imitate(remembered(0, [1, 1], [1.0, 1.0]), 3)
+    assert not learner.imitator.state
+
+
+def test_frozen_parts_stay_and_unknown_ones_are_named(tiny_policy: Callable[[int], CompactPolicy]) -> None:
+    policy = tiny_policy(0)
+    learner = Learner(policy, LearnerConfig(frozen=("head", "trunk.0")), 1.0, seed=0)
+    trained = {n for n, p in policy.named_parameters() if p.requires_grad}
+    assert len(learner.parameters) == len(trained) > 0
+    assert "trunk.1.net.1.weight" in trained and not any(n.startswith(("head.", "trunk.0.")) for n in trained)
+    with pytest.raises(SrpoError, match=r"no part 'tru'.*instruction, eyes, trunk, head"):
+        Learner(tiny_policy(0), LearnerConfig(frozen=("tru",)), 1.0, seed=0)
+    with pytest.raises(SrpoError, match="All of the policy is frozen"):
+        Learner(Table(), LearnerConfig(frozen=("table",)), 1.0, seed=0)

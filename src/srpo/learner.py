@@ -13,12 +13,10 @@ import numpy as np
 import torch
 
 from srpo import distributed
-from srpo.algorithms import Rehearsal, clipped_policy_loss, rehearsal_loss
+from srpo.algorithms import SuccessMemory, behaviour_cloning_loss, clipped_policy_loss
 from srpo.algorithms.policy_loss import PolicyLoss
 from srpo.policies.base import token_log_probs
 from srpo.types import Episode, SrpoError
-
-REHEARSED = 64  # decisions rehearsed with a minibatch
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,10 @@ class LearnerConfig:
             this; None: never.
         warmup: gradient steps over which the learning rate rises; Adam's first steps, while it knows no variances, are
             several times too long.
+        imitation_steps: gradient steps of self-imitation after the update (0: none), each on ``minibatch`` decisions of
+            remembered successes, see `SuccessMemory`.
+        imitation_rate: learning rate of those, of an Adam of their own.
+        frozen: parts of the policy that RL leaves as they are, by the beginning of their parameters' names.
     """
 
     learning_rate: float = 5e-5
@@ -59,6 +61,9 @@ class LearnerConfig:
     weight_decay: float = 0.0
     target_kl: float | None = None
     warmup: int = 20
+    imitation_steps: int = 0
+    imitation_rate: float = 2e-4
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass
@@ -155,6 +160,7 @@ class Learner:
         self.policy, self.config, self.world = policy, config, world
         self.acting = policy
         self.reference: torch.nn.Module | None = None
+        _freeze(policy, config.frozen)
         # Small policies and adapters are kept whole by each process.
         trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
         large = hasattr(policy, "parts") and 2 * trained > sum(p.numel() for p in policy.parameters())
@@ -168,19 +174,17 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=config.fused or None
         )
+        self.imitator = torch.optim.AdamW(self.parameters, lr=config.imitation_rate, weight_decay=config.weight_decay)
         if config.kl_weight and not self.sharded:
             self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
 
-    def update(
-        self, decisions: Decisions, step: int, rate: float = 1.0, rehearsal: Rehearsal | None = None
-    ) -> dict[str, float]:
+    def update(self, decisions: Decisions, step: int, rate: float = 1.0) -> dict[str, float]:
         """One RL step's update; returns the means of the diagnostics over its minibatches.
 
         Args:
             decisions: of this step.
             step: its number, which with the seed determines the order of the minibatches.
             rate: factor of the learning rate, for a schedule over RL steps.
-            rehearsal: what the policy is held to (`rehearsal_loss`); every minibatch draws `REHEARSED` of it.
 
         Raises:
             SrpoError: the loss or a gradient is not finite; the weights are then those before the minibatch.
@@ -195,9 +199,8 @@ class Learner:
             order = torch.randperm(len(decisions), generator=generator)
             for index in order.split(self.config.minibatch):
                 self._set_learning_rate(rate)
-                drawn = rehearsal.draw(REHEARSED, generator) if rehearsal is not None else None
                 share = len(index) / self.config.minibatch
-                rows.append(self._minibatch(decisions.take(index), share, step, drawn))
+                rows.append(self._minibatch(decisions.take(index), share, step))
                 if rows[-1]["approx_kl"] > limit:
                     break
             if rows[-1]["approx_kl"] > limit:
@@ -209,6 +212,43 @@ class Learner:
         stats["ratio_max"] = max(r["ratio_max"] for r in rows)
         stats["ratio_min"] = min(r["ratio_min"] for r in rows)
         return {**stats, "decisions": float(len(decisions)), "gradient_steps": float(len(rows))}
+
+    def imitate(self, memory: SuccessMemory, step: int, rate: float = 1.0) -> dict[str, float]:
+        """Self-imitation: cross-entropy on the tokens of remembered successes, at the sampling temperature.
+
+        Args:
+            memory: holds `imitable` rows.
+            step, rate: as for `update`.
+
+        Raises:
+            SrpoError: the loss or a gradient is not finite.
+        """
+        generator = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, 6, step]).integers(2**62)))
+        losses = []
+        self.policy.train()
+        for _ in range(self.config.imitation_steps):
+            taken = next((float(s["step"]) for s in self.imitator.state.values()), 0.0)
+            warm = min(1.0, (taken + 1) / self.config.warmup) if self.config.warmup else 1.0
+            for group in self.imitator.param_groups:
+                group["lr"] = self.config.imitation_rate * rate * warm
+            rows = memory.draw(self.config.minibatch, generator)
+            tokens, mask = rows.pop("tokens"), rows.pop("mask")
+            logits = self.policy.logits(rows) / self.temperature  # type: ignore[operator]
+            loss = behaviour_cloning_loss(logits, tokens.to(logits.device), mask.to(logits.device)).loss
+            self.imitator.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = distributed.full(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip))
+            if not torch.isfinite(norm):
+                raise SrpoError(
+                    f"The imitation of step {step} is not finite; resume from the last checkpoint with a smaller "
+                    "--learner.imitation-rate."
+                )
+            self.imitator.step()
+            losses.append((float(loss.detach()), float(norm)))
+        self.policy.eval()
+        self.refresh()
+        loss, norm = np.mean(losses, 0)
+        return {"imitation_loss": float(loss), "imitation_grad_norm": float(norm)}
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -247,9 +287,7 @@ class Learner:
             parts[-1].append(i)
         return [batch.take(torch.tensor(p)) for p in parts]
 
-    def _minibatch(
-        self, batch: Decisions, share: float, step: int, rehearsal: Rehearsal | None = None
-    ) -> dict[str, float]:
+    def _minibatch(self, batch: Decisions, share: float, step: int) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
         total = float(batch.mask.sum())
         parts = self._parts(batch)
@@ -262,15 +300,6 @@ class Learner:
             # Sharded gradients are averaged over the processes, and are wanted as a sum.
             (result.loss * (min(1.0, share) * weight * (self.world.size if self.sharded else 1))).backward()
             found.append((result.diagnostics(), weight))
-        rehearsed = {}
-        if rehearsal is not None:
-            logits = self.policy.logits(rehearsal.inputs)  # type: ignore[operator]
-            then, mask = rehearsal.log_p.to(logits.device), rehearsal.mask.to(logits.device)
-            divergence = rehearsal_loss(logits, then, mask, self.temperature)
-            # Every process does this alike; their gradients are averaged if sharded, else added up.
-            alike = 1 if self.sharded else self.world.size
-            (divergence * (rehearsal.weight * min(1.0, share) / alike)).backward()
-            rehearsed["rehearsal_kl"] = float(divergence.detach())
         if self.world.size > 1 and not self.sharded:
             for p in self.parameters:
                 torch.distributed.all_reduce(p.grad if p.grad is not None else torch.zeros_like(p))
@@ -282,7 +311,7 @@ class Learner:
                 "resume from the last checkpoint with a smaller learning rate."
             )
         self.optimizer.step()
-        return {"grad_norm": float(norm), **row, **rehearsed}
+        return {"grad_norm": float(norm), **row}
 
     def _loss(self, batch: Decisions) -> PolicyLoss:
         logits = self.policy.logits(batch.inputs)  # type: ignore[operator]
@@ -307,6 +336,20 @@ class Learner:
             entropy=entropy,
             entropy_weight=self.config.entropy_weight,
         )
+
+
+def _freeze(policy: torch.nn.Module, parts: Sequence[str]) -> None:
+    """No gradient for the parameters whose names begin so."""
+    names = [n for n, _ in policy.named_parameters()]
+    for part in parts:
+        if not any(f"{n}.".startswith(f"{part}.") for n in names):
+            known = ", ".join(dict.fromkeys(n.partition(".")[0] for n in names))
+            raise SrpoError(f"The policy has no part '{part}' to be --learner.frozen; it has {known}.")
+    for name, parameter in policy.named_parameters():
+        if any(f"{name}.".startswith(f"{part}.") for part in parts):
+            parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in policy.parameters()):
+        raise SrpoError("All of the policy is frozen: leave something to learn, see --learner.frozen.")
 
 
 def _acting_copy(policy: torch.nn.Module) -> torch.nn.Module:

@@ -47,8 +47,9 @@ _COMPACT_RL = TrainConfig(
 # demo's: its update is noisier, and must be shorter, the more so the less there is left to learn.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=80, groups=10, task_sampling="uncertain", alpha=0.3, normalise_std=False,
-    temperature=0.25, token_weights="range", value_history=16, anneal=True,
-    learner=replace(_COMPACT_RL.learner, learning_rate=2.5e-5, target_kl=0.05),
+    temperature=0.15, token_weights="range", value_history=16, anneal=True,
+    rollout=replace(_COMPACT_RL.rollout, noise_persistence=0.8),
+    learner=replace(_COMPACT_RL.learner, learning_rate=4e-5, target_kl=0.05, frozen=("head",)),
 )  # fmt: skip
 # Cloned so, a policy for a whole suite solves about half of its attempts.
 _COMPACT_CLONE = SftConfig(steps=300, validation=0.0)

@@ -16,7 +16,6 @@ import torch
 
 from srpo import checkpoint, distributed
 from srpo.algorithms import (
-    Rehearsal,
     StateRecord,
     SuccessMemory,
     ValueHistory,
@@ -81,7 +80,7 @@ class Trainer:
             raise SrpoError("A running average of so large a policy's weights is not kept: leave --average out.")
         self.replay = ReferenceReplay(config.replay) if config.replay else None
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
-        self.memory = SuccessMemory(config.rehearsal) if config.rehearsal else None
+        self.memory = SuccessMemory(config.success_memory) if config.learner.imitation_steps else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
         self.done = 0
 
@@ -129,13 +128,15 @@ class Trainer:
         informative = informative_groups(record.reward, group)
 
         self.outcomes.add(task, success)
-        rehearsal = self._remember(episodes)
+        self._remember(episodes)
 
+        rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
         stats: dict[str, float] = {}
         if informative.any():
             decisions = flatten(episodes, advantages, self.policy.action_dim, self.token_weights)
-            rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
-            stats = self.learner.update(decisions, self.done, rate, rehearsal)
+            stats = self.learner.update(decisions, self.done, rate)
+        if self.memory:
+            stats |= self.learner.imitate(self.memory, self.done, rate)
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
         self._update_average()
@@ -190,23 +191,17 @@ class Trainer:
         self.value_history.add(states)
         return advantages
 
-    @torch.no_grad()
-    def _remember(self, episodes: Sequence[Episode]) -> Rehearsal | None:
-        """Keep decisions of this step's successes, as the policy takes them now; returns what is to be rehearsed."""
+    def _remember(self, episodes: Sequence[Episode]) -> None:
+        """Keep the decisions of this step's successes."""
         if self.memory is None:
-            return None
+            return
         won: dict[str, list[Episode]] = {}
         for episode in episodes:
             if episode.success:
                 won.setdefault(episode.request.task.id, []).append(episode)
-        rng = np.random.default_rng([self.config.seed, 6, self.done])
         for task, successes in won.items():
-            every = flatten(successes, np.ones(len(successes)), self.policy.action_dim, self.token_weights)
-            kept = every.take(self.memory.choose(len(every), rng))
-            logits = self.learner.acting.logits(kept.inputs)  # type: ignore[operator]
-            log_p = torch.log_softmax(logits.float() / self.config.temperature, -1)
-            self.memory.add(task, kept.inputs, log_p.cpu(), kept.mask)
-        return self.memory.rehearsal({task: rate**2 for task, rate in self.outcomes.rates().items()})
+            decisions = flatten(successes, np.ones(len(successes)), self.policy.action_dim, self.token_weights)
+            self.memory.add(task, {**decisions.inputs, "tokens": decisions.tokens, "mask": decisions.mask})
 
     @torch.inference_mode()
     def _features(self, episode: Episode) -> np.ndarray:
@@ -228,6 +223,10 @@ class Trainer:
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
         )
+        if self.config.fade_grades:
+            rates = self.outcomes.rates()  # before this step
+            fade = np.array([1.0 - rates.get(str(t), 0.0) for t in task])
+            graded = replace(graded, reward=np.where(success, graded.reward, fade * graded.reward))
         return StepRecord(episodes, graded.reward, embeddings, graded)
 
     def _row(
@@ -279,7 +278,8 @@ class Trainer:
             arrays = self.value_history.state_dict()
             tensors |= {f"values.{k}": torch.from_numpy(v) for k, v in arrays.items()}
         if self.memory is not None:
-            tensors |= {f"rehearsal.{k}": v for k, v in self.memory.state_dict().items()}
+            tensors |= {f"memory.{k}": v for k, v in self.memory.state_dict().items()}
+            tensors |= {f"imitator.{k}": v for k, v in checkpoint.optimizer_tensors(self.learner.imitator).items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
         return checkpoint.save(
@@ -307,7 +307,8 @@ class Trainer:
         if self.value_history is not None:
             self.value_history.load_state_dict(_part(tensors, "values."))
         if self.memory is not None:
-            self.memory.load_state_dict(_tensors(tensors, "rehearsal."))
+            self.memory.load_state_dict(_tensors(tensors, "memory."))
+            checkpoint.restore_optimizer(self.learner.imitator, _tensors(tensors, "imitator."))
         if self.average is not None:
             saved = {k: torch.from_numpy(v) for k, v in _part(tensors, "average.").items()}
             self.average = saved or {k: v.clone() for k, v in self.policy.state_dict().items()}

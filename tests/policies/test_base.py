@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from srpo.policies.base import sample_tokens, token_log_probs
+from srpo.policies.base import LastingNoise, sample_tokens, token_log_probs
 
 # Three bins with probabilities 1/2, 1/3, 1/6 at temperature 1.
 LOGITS = np.log(np.array([3.0, 2.0, 1.0]))
@@ -93,3 +93,30 @@ def test_median_by_hand() -> None:
     np.testing.assert_array_equal(tokens, [1, 2, 0])
     again, _ = sample_tokens(logits, 1.0, np.random.default_rng(1), median=True)
     np.testing.assert_array_equal(tokens, again)
+
+
+def test_shared_noise_can_be_handed_in() -> None:
+    # Wholly correlated noise of +3 and -3 standard deviations: the last bin in one dimension, the first in the other.
+    logits, shared = np.zeros((4, 8)), np.array([3.0, -3.0])
+    tokens, log_probs = sample_tokens(
+        logits, 1.0, np.random.default_rng(0), groups=2, correlation=1 - 1e-9, shared=shared
+    )
+    assert tokens.tolist() == [7, 0, 7, 0]
+    np.testing.assert_allclose(log_probs, -np.log(8), rtol=1e-6)
+
+
+def test_lasting_noise_is_standard_normal_and_wears_off_geometrically() -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for _ in range(3000):
+        noise = LastingNoise(2, 0.8)
+        runs.append([noise.next(rng) for _ in range(4)])
+    drawn = np.array(runs)  # (3000, 4, 2)
+    np.testing.assert_allclose(drawn.std(0), 1.0, atol=0.06)
+    for lag in (1, 2, 3):
+        products = (drawn[:, 0] * drawn[:, lag]).mean(0)
+        np.testing.assert_allclose(products, 0.8**lag, atol=0.08)
+    np.testing.assert_allclose((drawn[:, :, 0] * drawn[:, :, 1]).mean(0), 0.0, atol=0.08)
+    fresh = LastingNoise(2, 0.0)
+    again = np.random.default_rng(5)
+    assert fresh.next(np.random.default_rng(5)).tolist() == again.standard_normal(2).tolist()

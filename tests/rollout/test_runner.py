@@ -160,3 +160,21 @@ def test_episodes_do_not_depend_on_the_worker(
     assert all(same(e, runner.run(r)) for e, r in zip(episodes, requests, strict=True))
     line = summary(episodes[1])
     assert line["task"] == "fake/2" and line["success"] is True and line["n_steps"] == 2 and line["seed"] == 1
+
+
+def test_noise_that_lasts_errs_to_one_side_all_along(
+    one_thread: None, tiny_config: CompactConfig, tiny_policy: Callable[[int], CompactPolicy]
+) -> None:
+    def errors(persistence: float) -> np.ndarray:
+        config = replace(CONFIG, noise_correlation=0.99, noise_persistence=persistence)
+        runner = PolicyRunner(config, "srpo.policies.compact:CompactPolicy", tiny_config)
+        runner.update({k: v.numpy() for k, v in tiny_policy(0).state_dict().items()})
+        rows = []
+        for seed in range(40):
+            e = runner.run(request(seed=seed))
+            rows.append(np.sign(e.tokens[:, 0] - 127.5))
+            assert same(e, runner.run(request(seed=seed)))
+        return np.array(rows)
+
+    agree = [np.mean(e[:, :-1] == e[:, 1:]) for e in (errors(0.0), errors(0.98))]
+    assert agree[1] > 0.85 and agree[1] > agree[0] + 0.2

@@ -3,14 +3,13 @@
 from srpo.algorithms.advantages import group_advantages, informative_groups
 from srpo.algorithms.awr import advantage_weights, normalised, step_advantages, weighted_regression_loss
 from srpo.algorithms.behaviour_cloning import CloningLoss, behaviour_cloning_loss
+from srpo.algorithms.imitation import SuccessMemory
 from srpo.algorithms.policy_loss import PolicyLoss, clipped_policy_loss
-from srpo.algorithms.rehearsal import Rehearsal, SuccessMemory, rehearsal_loss
 from srpo.algorithms.values import StateRecord, ValueHistory, cross_fitted_values, group_relative_gae
 
 __all__ = [
     "CloningLoss",
     "PolicyLoss",
-    "Rehearsal",
     "StateRecord",
     "SuccessMemory",
     "ValueHistory",
@@ -22,7 +21,6 @@ __all__ = [
     "group_relative_gae",
     "informative_groups",
     "normalised",
-    "rehearsal_loss",
     "step_advantages",
     "weighted_regression_loss",
 ]

@@ -75,6 +75,7 @@ def sample_tokens(
     groups: int = 0,
     correlation: float = 0.0,
     median: bool = False,
+    shared: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one token a row from (L, K) logits; temperature 0 takes the most likely one.
 
@@ -90,6 +91,8 @@ def sample_tokens(
         median: no randomness: the token in which the cumulative probability passes one half. Bins are ordered, and RL
             moves the mass of a distribution; its peak may stay behind (a narrow second mode keeps it), its median
             does not.
+        shared: (A,) standard normal numbers, the part of the noise that the tokens of a dimension have in common; None:
+            drawn here.
 
     Returns:
         tokens (L,) int16 and their log-probability (L,) float32 under the sampling distribution (0 when greedy).
@@ -100,17 +103,41 @@ def sample_tokens(
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(-1, keepdims=True)
     cumulative = np.exp(scaled).cumsum(-1)
-    uniform = np.full(len(logits), 0.5) if median else _uniforms(len(logits), rng, groups, correlation)
+    uniform = np.full(len(logits), 0.5) if median else _uniforms(len(logits), rng, groups, correlation, shared)
     draw = uniform[:, None] * cumulative[:, -1:]
     tokens = np.minimum((cumulative < draw).sum(-1), logits.shape[-1] - 1)
     log_z = np.log(cumulative[:, -1])
     return tokens.astype(np.int16), (scaled[np.arange(len(tokens)), tokens] - log_z).astype(np.float32)
 
 
-def _uniforms(count: int, rng: np.random.Generator, groups: int, correlation: float) -> np.ndarray:
+def _uniforms(
+    count: int, rng: np.random.Generator, groups: int, correlation: float, shared: np.ndarray | None
+) -> np.ndarray:
     """(count,) uniform numbers, those of one group correlated by a Gaussian copula."""
     if correlation == 0.0:
         return rng.random(count)
-    shared = np.tile(rng.standard_normal(groups), count // groups)
+    common = np.tile(rng.standard_normal(groups) if shared is None else shared, count // groups)
     own = rng.standard_normal(count)
-    return ndtr(np.sqrt(correlation) * shared + np.sqrt(1.0 - correlation) * own)
+    return ndtr(np.sqrt(correlation) * common + np.sqrt(1.0 - correlation) * own)
+
+
+class LastingNoise:
+    """The shared part of the noise over an episode: a stationary autoregressive process, one number a dimension.
+
+    What one decision tries out the next undoes unless it tries the same: an error of some centimetres takes several.
+    (Coloured noise in policy gradients: Hollenstein et al., arXiv 2312.11091.)
+
+    Args:
+        groups: action dimensions A.
+        persistence: correlation from one decision to the next, in [0, 1).
+    """
+
+    def __init__(self, groups: int, persistence: float) -> None:
+        self.groups, self.persistence = groups, persistence
+        self._now: np.ndarray | None = None
+
+    def next(self, rng: np.random.Generator) -> np.ndarray:
+        """(A,) for the next decision, each standard normal."""
+        fresh, kept = rng.standard_normal(self.groups), self.persistence
+        self._now = fresh if self._now is None else kept * self._now + np.sqrt(1.0 - kept**2) * fresh
+        return self._now

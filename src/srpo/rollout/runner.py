@@ -21,7 +21,7 @@ import torch
 from srpo import plugins
 from srpo.envs.base import Env
 from srpo.evaluation.true_progress import TrueProgress
-from srpo.policies.base import Inputs, sample_tokens
+from srpo.policies.base import Inputs, LastingNoise, sample_tokens
 from srpo.types import Episode, EpisodeRequest, Observation, SrpoError, Task
 from srpo.world_models import create
 
@@ -37,6 +37,7 @@ class RolloutConfig:
         world_model: name of the frame encoder, or None to keep no features.
         max_steps: step limit; None: the task's own.
         noise_correlation: of the sampling noise within an action dimension of a chunk, see `sample_tokens`.
+        noise_persistence: correlation of that noise from one decision to the next, see `LastingNoise`.
         max_environments: environments kept alive per worker (one a task).
         inference: where the policy decides: ``"worker"`` (a copy in each process: best for a small policy on CPUs),
             ``"server"`` (one policy, on its own device, for the decisions that wait) or ``"auto"``: server unless the
@@ -51,6 +52,7 @@ class RolloutConfig:
     world_model: str | None = "image"
     max_steps: int | None = None
     noise_correlation: float = 0.0
+    noise_persistence: float = 0.0
     max_environments: int = 4
     inference: str = "auto"
     server_batch: int = 16
@@ -59,6 +61,8 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         if self.inference not in ("auto", "worker", "server"):
             raise SrpoError(f"No place of inference named '{self.inference}': choose auto, worker or server.")
+        if not (0.0 <= self.noise_persistence < 1.0 and 0.0 <= self.noise_correlation < 1.0):
+            raise SrpoError("Noise is correlated by 1 or more: set --rollout.noise-correlation and -persistence below.")
         if self.server_batch < 1:
             raise SrpoError("The server needs a batch of at least 1: set --rollout.server-batch.")
 
@@ -140,6 +144,7 @@ class PolicyRunner:
         record = _Record(request.keep_frames)
         observation = env.reset(request.initial_state)
         true_progress = TrueProgress(env) if self.config.true_progress else None
+        noise = LastingNoise(self.policy.action_dim, self.config.noise_persistence)
         steps, success = 0, False
         while True:
             inputs = self.policy.prepare(observation)
@@ -155,6 +160,7 @@ class PolicyRunner:
                 self.policy.action_dim,
                 self.config.noise_correlation,
                 request.median,
+                noise.next(rng) if self.config.noise_persistence else None,
             )
             executed = 0
             for action in self.policy.actions(tokens)[: limit - steps]:
