@@ -2,6 +2,8 @@
 
     python benchmarks/credit.py --policy runs/demo/sft/policy --groups 64
     python benchmarks/credit.py --preset libero-object --policy runs/suite/libero_object/easy/sft_0/policy --groups 80
+    python benchmarks/credit.py --preset libero-spatial --policy runs/suite/libero_spatial/easy/sft_0/policy \
+        --groups 50 --agreement --temperature 0.25 --rollout.noise-persistence 0
 
 Rolls out groups with a cloned policy (training states of a seed that no preset uses) and computes the policy gradient
 of each group. The share of signal is |E g|^2 / E |g|^2, where the first is estimated from the products of different
@@ -11,6 +13,11 @@ the numerator. Failures are graded as the preset says, against the successes of 
 suite the groups are of all its tasks, and a signal is what they have in common. The last rows of each reward are of
 the tokens of some action dimensions only, and of all weighed by range (`--token-weights range`); power is E |g|^2, of
 that of all tokens and decisions alike. Prints a markdown table.
+
+``--agreement`` asks another question of a whole suite: do two groups of the *same* task pull into one direction?
+Printed is the mean cosine of their gradients (0/1 reward, tokens weighed by range; groups that all succeed or all fail
+left out), for credits and for parts of the network, with a jackknife's standard error over groups. Other options are
+settings of ``srpo train``, in place of the preset's.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ import numpy as np
 import torch
 
 from srpo.algorithms import StateRecord, group_advantages, group_relative_gae
+from srpo.config import override
 from srpo.envs import libero_suites
 from srpo.learner import flatten
 from srpo.policies.base import range_weights, token_log_probs
@@ -87,6 +95,61 @@ def share_of_signal(gradients: torch.Tensor) -> tuple[float, float]:
     return unbiased(every) / scale, error / scale
 
 
+def agreement(gradients: torch.Tensor, task: np.ndarray) -> tuple[float, float]:
+    """Mean cosine of the gradients of two groups of one task, and its jackknife standard error.
+
+    Args:
+        gradients: (G, P), none of them 0.
+        task: (G,) of each group.
+    """
+    unit = torch.nn.functional.normalize(gradients.double(), dim=1)
+    cosine = (unit @ unit.T).numpy()
+    pair = (task[:, None] == task[None]) & ~np.eye(len(task), dtype=bool)
+    rows, of_row = (cosine * pair).sum(1), pair.sum(1)
+    without = (rows.sum() - 2 * rows) / (of_row.sum() - 2 * of_row)
+    error = np.sqrt((len(task) - 1) / len(task) * ((without - without.mean()) ** 2).sum())
+    return float(rows.sum() / of_row.sum()), float(error)
+
+
+def parts(policy: CompactPolicy) -> dict[str, np.ndarray]:
+    """Name -> (P,) bool: which of the policy's numbers belong to a part of it."""
+    owner = np.concatenate([np.full(p.numel(), n) for n, p in policy.named_parameters()])
+    starts = ("instruction", "eyes.agentview", "eyes.wrist", "trunk.0", "trunk.1", "trunk.2", "head")
+    return {
+        "all of the policy": np.full(len(owner), True),
+        "all but the head": ~np.char.startswith(owner, "head."),
+        **{part: np.char.startswith(owner, f"{part}.") for part in starts},
+    }
+
+
+def agreement_table(policy: CompactPolicy, episodes: list[Episode], config: TrainConfig) -> str:
+    """Markdown, see the module's docstring."""
+    success = np.array([e.success for e in episodes]).astype(float)
+    group = np.array([e.request.group for e in episodes])
+    task = np.array([e.request.task.index for e in episodes])
+    with torch.no_grad():
+        states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]
+    names = np.unique(group)
+    rate = np.array([success[group == g].mean() for g in names])
+    mixed = (rate > 0) & (rate < 1)
+    of_group = np.array([task[group == g][0] for g in names])[mixed]
+    whole = group_advantages(success, group, normalise_std=False)
+    rows = [("episode", [np.full(len(e.tokens), a) for e, a in zip(episodes, whole, strict=True)])]
+    record = StateRecord.of(states, success, task)
+    for gae_lambda in (1.0, 0.9, 0.7, 0.5):
+        rows.append((f"decision, lambda {gae_lambda}", group_relative_gae(
+            record, group, gae_lambda=gae_lambda, normalise_std=False
+        )))  # fmt: skip
+    lines = ["| credit | part | cosine of two groups of a task |", "|---|---|---|"]
+    for label, advantages in rows:
+        gradients = group_gradients(policy, episodes, advantages, None, range_weights(policy))[torch.from_numpy(mixed)]
+        for part, which in parts(policy).items():
+            if part.startswith("all") or label.endswith(f" {config.gae_lambda}"):
+                value, error = agreement(gradients[:, torch.from_numpy(which)], of_group)
+                lines.append(f"| {label} | {part} | {value:.2f} ± {error:.2f} |")
+    return "\n".join(lines)
+
+
 def decision_advantages(
     states: list[np.ndarray], reward: np.ndarray, group: np.ndarray, task: np.ndarray, gae_lambda: float,
     config: TrainConfig,
@@ -113,11 +176,17 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--workers", type=int, default=None)
-    options = parser.parse_args()
-    config = preset(options.preset).train
+    parser.add_argument("--agreement", action="store_true")
+    options, settings = parser.parse_known_args()
+    changes = dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
+    config = override(preset(options.preset).train, changes)
     policy = CompactPolicy.from_pretrained(options.policy)
     episodes = roll_out(policy, config, options.groups, options.workers)
     success = np.array([e.success for e in episodes])
+    if options.agreement:
+        print(f"{success.sum()} of {len(success)} sampled episodes succeed\n")
+        print(agreement_table(policy, episodes, config))
+        return
     group = np.array([e.request.group for e in episodes])
     task = np.array([e.request.task.index for e in episodes])
     world_model = create(config.rollout.world_model or "image")

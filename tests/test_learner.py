@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from srpo.algorithms import SuccessMemory
 from srpo.learner import Decisions, Learner, LearnerConfig, flatten
 from srpo.policies.base import token_log_probs
 from srpo.policies.compact import CompactPolicy
@@ -288,72 +287,6 @@ def test_parts_add_up_to_the_gradient_of_the_whole(budget: int) -> None:
     other = Learner(parted, LearnerConfig(grad_clip=100.0, budget=budget), 1.0, 0)._minibatch(batch, 1.0, 0)
     torch.testing.assert_close(parted.table.grad, whole.table.grad)
     assert other == pytest.approx(one, abs=1e-6)
-
-
-def remembered(situation: int, tokens: list[int], mask: list[float]) -> SuccessMemory:
-    memory = SuccessMemory(8)
-    memory.add("task", {"situation": torch.tensor([situation]), "tokens": torch.tensor([tokens], dtype=torch.int16),
-                        "mask": torch.tensor([mask])})  # fmt: skip
-    return memory
-
-
-def test_gradient_of_imitation_by_hand() -> None:
-    # One remembered decision in situation 1, its second token at weight 1/3 of the first's; temperature 2.
-    policy = Table()
-    with torch.no_grad():
-        now = (policy.table[1] / 2).softmax(-1)
-    config = LearnerConfig(minibatch=4, grad_clip=1e9, imitation_steps=1, imitation_rate=0.1, warmup=0)
-    row = Learner(policy, config, 2.0, seed=0).imitate(remembered(1, [2, 0], [1.5, 0.5]), 0)
-    # d(-log p_token)/d logits = (p - one-hot) / temperature, in the weighted mean over the two tokens.
-    expected = torch.stack([0.75 * (now[0] - torch.eye(3)[2]) / 2, 0.25 * (now[1] - torch.eye(3)[0]) / 2])
-    assert policy.table.grad is not None
-    torch.testing.assert_close(policy.table.grad[1], expected)
-    assert not policy.table.grad[0].any()
-    assert row["imitation_loss"] == pytest.approx(float(-0.75 * now[0, 2].log() - 0.25 * now[1, 0].log()))
-    assert row["imitation_grad_norm"] == pytest.approx(float(expected.norm()))
-
-
-def test_imitation_warms_up_follows_the_schedule_and_has_an_adam_of_its_own() -> None:
-    policy = Table()
-    learner = Learner(policy, LearnerConfig(imitation_steps=3, imitation_rate=0.1, warmup=4), 1.0, seed=0)
-    start = policy.table.detach().clone()
-    learner.imitate(remembered(0, [1, 1], [1.0, 1.0]), 0, rate=0.5)
-    assert learner.imitator.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * 3 / 4)
-    assert not learner.optimizer.state and learner.imitator.state
-    # Adam's steps are of the length of the learning rate as long as the gradient hardly changes.
-    moved = (policy.table.detach() - start)[0, 0, 1]
-    assert moved == pytest.approx(0.1 * 0.5 * (1 + 2 + 3) / 4, rel=0.02)
-    assert torch.equal(policy.table[1], start[1])
-
-
-def test_imitation_keeps_what_other_decisions_would_wear_down() -> None:
-    # One row for both situations: what is punished in the first changes the second too.
-    class Shared(Table):
-        def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-            return self.table[torch.zeros_like(inputs["situation"]).long()]
-
-    left = []
-    for steps in (0, 4):
-        policy = Shared()
-        config = LearnerConfig(learning_rate=1e-2, epochs=4, warmup=0, imitation_steps=steps, imitation_rate=1e-2)
-        learner = Learner(policy, config, 1.0, seed=0)
-        for step in range(30):
-            batch = on_policy(policy, {"situation": torch.tensor([0])}, torch.tensor([[0, 0]]), [-1.0])
-            learner.update(batch, step)
-            if steps:
-                learner.imitate(remembered(1, [0, 0], [1.0, 1.0]), step)
-        left.append(float(policy.table.detach()[0].softmax(-1)[:, 0].mean()))
-    assert left[0] < 0.1 and left[1] > 0.25
-
-
-def test_imitation_of_what_is_not_finite_stops() -> None:
-    policy = Table()
-    with torch.no_grad():
-        policy.table[0, 0, 0] = float("nan")
-    learner = Learner(policy, LearnerConfig(imitation_steps=1), 1.0, seed=0)
-    with pytest.raises(SrpoError, match="NaN"):
-        learner.imitate(remembered(0, [1, 1], [1.0, 1.0]), 3)
-    assert not learner.imitator.state
 
 
 def test_frozen_parts_stay_and_unknown_ones_are_named(tiny_policy: Callable[[int], CompactPolicy]) -> None:

@@ -212,9 +212,8 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"},
-     {"learner": replace(CONFIG.learner, imitation_steps=2), "success_memory": 8}],
-)  # fmt: skip
+    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"}],
+)
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
     def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
@@ -278,7 +277,6 @@ def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) ->
         ({"value_history": -1}, "value-history 0 or more"),
         ({"gae_lambda": 1.5}, "gae-lambda from 0 to 1"),
         ({"group_size": 1}, "at least 2"),
-        ({"success_memory": 0, "learner": LearnerConfig(imitation_steps=1)}, "success-memory 1 or more"),
     ],
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
@@ -386,51 +384,3 @@ def test_range_weights_need_a_range(tiny_policy: Make, tmp_path: Path) -> None:
     blind = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()
     with pytest.raises(SrpoError, match="how far its actions reach"):
         trainer(blind, tmp_path, token_weights="range")
-
-
-def test_successes_are_remembered_and_imitated(tmp_path: Path, tiny_policy: Make) -> None:
-    # Task 0 always succeeds, task 1 never: nothing to compare with the 0/1 reward, so only imitation moves the policy.
-    policy = tiny_policy(0)
-    learner = replace(CONFIG.learner, imitation_steps=3)
-    loop = trainer(
-        policy, tmp_path, lambda request, tokens: request.task.index == 0, reward="sparse", learner=learner,
-        success_memory=20,
-    )  # fmt: skip
-    assert loop.memory is not None
-    before = {k: v.clone() for k, v in policy.state_dict().items()}
-    row, record = loop.step()
-    assert row["groups_informative"] == 0 and "policy_loss" not in row and row["imitation_loss"] > 0
-    assert any(not torch.equal(v, before[k]) for k, v in policy.state_dict().items())
-    kept = loop.memory.state_dict()
-    assert {name.partition("|")[0] for name in kept} == {"synthetic/0"}
-    won = np.concatenate([e.tokens for e in record.episodes if e.success])
-    assert kept["synthetic/0|tokens"].tolist() == won[-20:].tolist()  # of 12 episodes of 2 decisions
-
-
-def test_nothing_is_imitated_before_the_first_success(tmp_path: Path, tiny_policy: Make) -> None:
-    learner = replace(CONFIG.learner, imitation_steps=3)
-    loop = trainer(tiny_policy(0), tmp_path, lambda request, tokens: False, learner=learner)
-    assert "imitation_loss" not in loop.step()[0]
-    assert trainer(tiny_policy(0), tmp_path).memory is None
-
-
-def test_grades_fade_as_a_task_succeeds(tmp_path: Path, tiny_policy: Make) -> None:
-    # Task 0 succeeds in every other attempt, task 1 never.
-    def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
-        return request.task.index == 0 and request.seed % 2 == 0
-
-    rewards = {}
-    for fade in (False, True):
-        loop = trainer(tiny_policy(0), tmp_path, verdict, fade_grades=fade)
-        rewards[fade] = [loop.step()[1].reward]
-        loop = trainer(tiny_policy(0), tmp_path, verdict, fade_grades=fade)
-        loop.outcomes.load_state_dict({"synthetic/0": [True, True, True, False], "synthetic/1": [False]})
-        _, record = loop.step()
-        rewards[fade].append(record.reward)
-    failed = np.array([not e.success for e in record.episodes])
-    first = np.array([e.request.task.index == 0 for e in record.episodes])
-    assert (first & failed).any() and not failed.all()
-    np.testing.assert_array_equal(rewards[True][0], rewards[False][0])  # nothing is known before the first step
-    np.testing.assert_array_equal(rewards[True][1][~failed], 1.0)
-    np.testing.assert_allclose(rewards[True][1][first & failed], 0.25 * rewards[False][1][first & failed])
-    np.testing.assert_array_equal(rewards[True][1][~first], rewards[False][1][~first])

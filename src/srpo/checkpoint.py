@@ -50,12 +50,12 @@ def save(
     if not write:
         if hasattr(policy, "save_checkpoint"):
             policy.save_checkpoint(None)
-        optimizer_tensors(optimizer, keep=False)
+        _optimizer_tensors(optimizer, keep=False)
         return target
     try:
         shutil.rmtree(partial, ignore_errors=True)
         getattr(policy, "save_checkpoint", policy.save_pretrained)(partial)
-        save_file(optimizer_tensors(optimizer), partial / "optimizer.safetensors")
+        save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
         save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, partial / "state.safetensors")
         write_json(partial / "state.json", {"step": step, **state})
         if target.exists():
@@ -93,7 +93,7 @@ def load(
         trained = {n for n, p in policy.named_parameters() if p.requires_grad}
         if partial and (wrong := [*trained.intersection(loaded.missing_keys), *loaded.unexpected_keys]):
             raise KeyError(f"model.safetensors and the policy differ in {wrong[0]}")
-        restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+        _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
         return json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors")
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -102,7 +102,7 @@ def load(
         ) from error
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
     """In main memory; gathered one at a time, as all of them together would not fit beside a large policy."""
     found = {}
     for i, state in optimizer.state_dict()["state"].items():
@@ -113,7 +113,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, keep: bool = True) -> di
     return found
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     state: dict[int, dict[str, torch.Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from srpo import distributed
-from srpo.algorithms import SuccessMemory, behaviour_cloning_loss, clipped_policy_loss
+from srpo.algorithms import clipped_policy_loss
 from srpo.algorithms.policy_loss import PolicyLoss
 from srpo.policies.base import token_log_probs
 from srpo.types import Episode, SrpoError
@@ -41,9 +41,6 @@ class LearnerConfig:
             this; None: never.
         warmup: gradient steps over which the learning rate rises; Adam's first steps, while it knows no variances, are
             several times too long.
-        imitation_steps: gradient steps of self-imitation after the update (0: none), each on ``minibatch`` decisions of
-            remembered successes, see `SuccessMemory`.
-        imitation_rate: learning rate of those, of an Adam of their own.
         frozen: parts of the policy that RL leaves as they are, by the beginning of their parameters' names.
     """
 
@@ -61,8 +58,6 @@ class LearnerConfig:
     weight_decay: float = 0.0
     target_kl: float | None = None
     warmup: int = 20
-    imitation_steps: int = 0
-    imitation_rate: float = 2e-4
     frozen: tuple[str, ...] = ()
 
 
@@ -174,7 +169,6 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=config.fused or None
         )
-        self.imitator = torch.optim.AdamW(self.parameters, lr=config.imitation_rate, weight_decay=config.weight_decay)
         if config.kl_weight and not self.sharded:
             self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
 
@@ -212,43 +206,6 @@ class Learner:
         stats["ratio_max"] = max(r["ratio_max"] for r in rows)
         stats["ratio_min"] = min(r["ratio_min"] for r in rows)
         return {**stats, "decisions": float(len(decisions)), "gradient_steps": float(len(rows))}
-
-    def imitate(self, memory: SuccessMemory, step: int, rate: float = 1.0) -> dict[str, float]:
-        """Self-imitation: cross-entropy on the tokens of remembered successes, at the sampling temperature.
-
-        Args:
-            memory: holds `imitable` rows.
-            step, rate: as for `update`.
-
-        Raises:
-            SrpoError: the loss or a gradient is not finite.
-        """
-        generator = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, 6, step]).integers(2**62)))
-        losses = []
-        self.policy.train()
-        for _ in range(self.config.imitation_steps):
-            taken = next((float(s["step"]) for s in self.imitator.state.values()), 0.0)
-            warm = min(1.0, (taken + 1) / self.config.warmup) if self.config.warmup else 1.0
-            for group in self.imitator.param_groups:
-                group["lr"] = self.config.imitation_rate * rate * warm
-            rows = memory.draw(self.config.minibatch, generator)
-            tokens, mask = rows.pop("tokens"), rows.pop("mask")
-            logits = self.policy.logits(rows) / self.temperature  # type: ignore[operator]
-            loss = behaviour_cloning_loss(logits, tokens.to(logits.device), mask.to(logits.device)).loss
-            self.imitator.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = distributed.full(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip))
-            if not torch.isfinite(norm):
-                raise SrpoError(
-                    f"The imitation of step {step} is not finite; resume from the last checkpoint with a smaller "
-                    "--learner.imitation-rate."
-                )
-            self.imitator.step()
-            losses.append((float(loss.detach()), float(norm)))
-        self.policy.eval()
-        self.refresh()
-        loss, norm = np.mean(losses, 0)
-        return {"imitation_loss": float(loss), "imitation_grad_norm": float(norm)}
 
     @torch.no_grad()
     def refresh(self) -> None:

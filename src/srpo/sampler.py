@@ -154,13 +154,9 @@ class RecentOutcomes:
         p = np.array([(sum(k) + 1) / (len(k) + 2) for k in self._kept.values()])
         return np.sqrt(p * (1 - p))
 
-    def rates(self) -> dict[str, float]:
-        """Task -> share of successes among the kept outcomes; tasks without any are left out."""
-        return {t: float(np.mean(k)) for t, k in self._kept.items() if k}
-
     def success(self) -> float:
-        """Mean of `rates` over the tasks."""
-        rates = list(self.rates().values())
+        """Mean over the tasks of the share of successes among the kept outcomes; tasks without any are left out."""
+        rates = [np.mean(k) for k in self._kept.values() if k]
         return float(np.mean(rates)) if rates else 0.0
 
     def state_dict(self) -> dict[str, list[bool]]:

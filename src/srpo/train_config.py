@@ -26,8 +26,6 @@ class TrainConfig:
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
-        fade_grades: failures of a task are graded by alpha (1 - p), p the share of successes among its recent attempts:
-            grades lead where nothing succeeds, and are out of the way of the outcomes where much does.
         clustering: ``"coverage"``, or the paper's distance to a centre of the successes, ``"dbscan"``, ``"nearest"``,
             ``"mean"`` or ``"k-medoids"``, see `progress_rewards`.
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
@@ -36,8 +34,6 @@ class TrainConfig:
         token_weights: ``"equal"`` (the paper's), or ``"range"``: the tokens of an action dimension count by how far the
             policy can move in it. One in which it hardly moves decides no episode, and adds noise like any other.
         value_history: earlier RL steps that the state value is fitted to as well.
-        success_memory: decisions of recent successes kept per task for self-imitation (see `SuccessMemory` and
-            ``learner.imitation_steps``).
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
         demonstrations: folder whose demonstrations are the first references, for tasks at which nothing succeeds yet;
@@ -69,13 +65,11 @@ class TrainConfig:
     reward: str = "srpo"
     formula: str = "paper"
     alpha: float = 0.8
-    fade_grades: bool = False
     clustering: str = "coverage"
     credit: str = "episode"
     gae_lambda: float = 0.7
     token_weights: str = "equal"
     value_history: int = 4
-    success_memory: int = 1024
     normalise_std: bool = True
     replay: int = 16
     demonstrations: str | None = None
@@ -106,8 +100,6 @@ class TrainConfig:
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
-        if self.learner.imitation_steps and self.success_memory < 1:
-            raise SrpoError("Self-imitation needs remembered successes: set --success-memory 1 or more.")
         if self.demonstrations and not self.replay:
             raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
         if self.group_size < 2:

@@ -15,14 +15,7 @@ import numpy as np
 import torch
 
 from srpo import checkpoint, distributed
-from srpo.algorithms import (
-    StateRecord,
-    SuccessMemory,
-    ValueHistory,
-    group_advantages,
-    group_relative_gae,
-    informative_groups,
-)
+from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
 from srpo.learner import Learner, flatten
@@ -80,7 +73,6 @@ class Trainer:
             raise SrpoError("A running average of so large a policy's weights is not kept: leave --average out.")
         self.replay = ReferenceReplay(config.replay) if config.replay else None
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
-        self.memory = SuccessMemory(config.success_memory) if config.learner.imitation_steps else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
         self.done = 0
 
@@ -127,18 +119,14 @@ class Trainer:
         advantages = self._advantages(episodes, record.reward, group)
         informative = informative_groups(record.reward, group)
 
-        self.outcomes.add(task, success)
-        self._remember(episodes)
-
-        rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
         stats: dict[str, float] = {}
         if informative.any():
             decisions = flatten(episodes, advantages, self.policy.action_dim, self.token_weights)
+            rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
             stats = self.learner.update(decisions, self.done, rate)
-        if self.memory:
-            stats |= self.learner.imitate(self.memory, self.done, rate)
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
+        self.outcomes.add(task, success)
         self._update_average()
         self.done += 1
         end = time.perf_counter()
@@ -191,18 +179,6 @@ class Trainer:
         self.value_history.add(states)
         return advantages
 
-    def _remember(self, episodes: Sequence[Episode]) -> None:
-        """Keep the decisions of this step's successes."""
-        if self.memory is None:
-            return
-        won: dict[str, list[Episode]] = {}
-        for episode in episodes:
-            if episode.success:
-                won.setdefault(episode.request.task.id, []).append(episode)
-        for task, successes in won.items():
-            decisions = flatten(successes, np.ones(len(successes)), self.policy.action_dim, self.token_weights)
-            self.memory.add(task, {**decisions.inputs, "tokens": decisions.tokens, "mask": decisions.mask})
-
     @torch.inference_mode()
     def _features(self, episode: Episode) -> np.ndarray:
         device = next(self.policy.parameters()).device
@@ -223,10 +199,6 @@ class Trainer:
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
         )
-        if self.config.fade_grades:
-            rates = self.outcomes.rates()  # before this step
-            fade = np.array([1.0 - rates.get(str(t), 0.0) for t in task])
-            graded = replace(graded, reward=np.where(success, graded.reward, fade * graded.reward))
         return StepRecord(episodes, graded.reward, embeddings, graded)
 
     def _row(
@@ -277,9 +249,6 @@ class Trainer:
         if self.value_history is not None:
             arrays = self.value_history.state_dict()
             tensors |= {f"values.{k}": torch.from_numpy(v) for k, v in arrays.items()}
-        if self.memory is not None:
-            tensors |= {f"memory.{k}": v for k, v in self.memory.state_dict().items()}
-            tensors |= {f"imitator.{k}": v for k, v in checkpoint.optimizer_tensors(self.learner.imitator).items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
         return checkpoint.save(
@@ -306,9 +275,6 @@ class Trainer:
             self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
         if self.value_history is not None:
             self.value_history.load_state_dict(_part(tensors, "values."))
-        if self.memory is not None:
-            self.memory.load_state_dict(_tensors(tensors, "memory."))
-            checkpoint.restore_optimizer(self.learner.imitator, _tensors(tensors, "imitator."))
         if self.average is not None:
             saved = {k: torch.from_numpy(v) for k, v in _part(tensors, "average.").items()}
             self.average = saved or {k: v.clone() for k, v in self.policy.state_dict().items()}
@@ -355,12 +321,8 @@ class StepRecord:
         return rows
 
 
-def _tensors(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
-    return {k: v.numpy() for k, v in _tensors(tensors, prefix).items()}
+    return {k[len(prefix) :]: v.numpy() for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -3,7 +3,6 @@
 from srpo.algorithms.advantages import group_advantages, informative_groups
 from srpo.algorithms.awr import advantage_weights, normalised, step_advantages, weighted_regression_loss
 from srpo.algorithms.behaviour_cloning import CloningLoss, behaviour_cloning_loss
-from srpo.algorithms.imitation import SuccessMemory
 from srpo.algorithms.policy_loss import PolicyLoss, clipped_policy_loss
 from srpo.algorithms.values import StateRecord, ValueHistory, cross_fitted_values, group_relative_gae
 
@@ -11,7 +10,6 @@ __all__ = [
     "CloningLoss",
     "PolicyLoss",
     "StateRecord",
-    "SuccessMemory",
     "ValueHistory",
     "advantage_weights",
     "behaviour_cloning_loss",
