@@ -212,8 +212,9 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"}],
-)
+    [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"},
+     {"task_sampling": "failing", "fade_grades": True}],
+)  # fmt: skip
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
     def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
@@ -384,3 +385,25 @@ def test_range_weights_need_a_range(tiny_policy: Make, tmp_path: Path) -> None:
     blind = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()
     with pytest.raises(SrpoError, match="how far its actions reach"):
         trainer(blind, tmp_path, token_weights="range")
+
+
+def test_grades_fade_as_a_task_succeeds(tmp_path: Path, tiny_policy: Make) -> None:
+    # Task 0 succeeds in every other attempt, task 1 never.
+    def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
+        return request.task.index == 0 and request.seed % 2 == 0
+
+    rewards = {}
+    for fade in (False, True):
+        loop = trainer(tiny_policy(0), tmp_path, verdict, fade_grades=fade)
+        rewards[fade] = [loop.step()[1].reward]
+        loop = trainer(tiny_policy(0), tmp_path, verdict, fade_grades=fade)
+        loop.outcomes.load_state_dict({"synthetic/0": [True, True, True, False], "synthetic/1": [False]})
+        _, record = loop.step()
+        rewards[fade].append(record.reward)
+    failed = np.array([not e.success for e in record.episodes])
+    first = np.array([e.request.task.index == 0 for e in record.episodes])
+    assert (first & failed).any() and not failed.all()
+    np.testing.assert_array_equal(rewards[True][0], rewards[False][0])  # nothing is known before the first step
+    np.testing.assert_array_equal(rewards[True][1][~failed], 1.0)
+    np.testing.assert_allclose(rewards[True][1][first & failed], 0.25 * rewards[False][1][first & failed])
+    np.testing.assert_array_equal(rewards[True][1][~first], rewards[False][1][~first])

@@ -144,19 +144,29 @@ class RecentOutcomes:
         for name, won in zip(task, success, strict=True):
             self._kept[str(name)].append(bool(won))
 
-    def weights(self) -> np.ndarray:
-        """sqrt(p (1 - p)) with p = (successes + 1) / (outcomes + 2), (number of tasks,) float64.
+    def weights(self, sampling: str = "uncertain") -> np.ndarray:
+        """How much practice each task deserves, with p = (successes + 1) / (outcomes + 2).
 
-        The standard deviation of an outcome, which is what a group compares: a task at half weighs three times one
-        whose last 32 attempts all ended alike. (Ours, not the paper's; its code draws tasks evenly and throws away the
-        groups that all succeed or all fail, as DAPO does, arXiv 2503.14476, section 3.2.)
+        Args:
+            sampling: ``"uncertain"``: sqrt(p (1 - p)), the standard deviation of an outcome, which is what a group
+                compares: a task at half weighs three times one whose last 32 attempts all ended alike. (Ours, not the
+                paper's; its code draws tasks evenly and throws away the groups that all succeed or all fail, as DAPO
+                does, arXiv 2503.14476, section 3.2.) ``"failing"``: sqrt(1 - p). Where failures are graded, a group in
+                which all fail teaches too, and what never succeeds is practised most.
+
+        Returns:
+            (number of tasks,) float64.
         """
         p = np.array([(sum(k) + 1) / (len(k) + 2) for k in self._kept.values()])
-        return np.sqrt(p * (1 - p))
+        return np.sqrt(1 - p) if sampling == "failing" else np.sqrt(p * (1 - p))
+
+    def rates(self) -> dict[str, float]:
+        """Task -> share of successes among the kept outcomes; tasks without any are left out."""
+        return {t: float(np.mean(k)) for t, k in self._kept.items() if k}
 
     def success(self) -> float:
-        """Mean over the tasks of the share of successes among the kept outcomes; tasks without any are left out."""
-        rates = [np.mean(k) for k in self._kept.values() if k]
+        """Mean of `rates` over the tasks."""
+        rates = list(self.rates().values())
         return float(np.mean(rates)) if rates else 0.0
 
     def state_dict(self) -> dict[str, list[bool]]:

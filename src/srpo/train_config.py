@@ -21,11 +21,13 @@ class TrainConfig:
         groups: groups per step (same task and initial state).
         group_size: episodes per group (M in the paper: 8).
         task_sampling: ``"even"``: tasks take turns; ``"uncertain"``: those whose outcome is least certain are practised
-            most, see `RecentOutcomes.weights`.
+            most; ``"failing"``: those that fail most are; see `RecentOutcomes.weights`.
         temperature: sampling temperature of the rollouts.
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
+        fade_grades: failures of a task are graded by alpha (1 - p), p the share of successes among its recent attempts:
+            grades lead where nothing succeeds, and are out of the way of the outcomes where much does.
         clustering: ``"coverage"``, or the paper's distance to a centre of the successes, ``"dbscan"``, ``"nearest"``,
             ``"mean"`` or ``"k-medoids"``, see `progress_rewards`.
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
@@ -65,6 +67,7 @@ class TrainConfig:
     reward: str = "srpo"
     formula: str = "paper"
     alpha: float = 0.8
+    fade_grades: bool = False
     clustering: str = "coverage"
     credit: str = "episode"
     gae_lambda: float = 0.7
@@ -94,8 +97,8 @@ class TrainConfig:
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
         if self.credit not in ("episode", "decision"):
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
-        if self.task_sampling not in ("even", "uncertain"):
-            raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even or uncertain.")
+        if self.task_sampling not in ("even", "uncertain", "failing"):
+            raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even, uncertain or failing.")
         if self.token_weights not in ("equal", "range"):
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:

@@ -103,7 +103,8 @@ class Trainer:
         start = time.perf_counter()
         # The first two groups are filmed; the report shows how their failures were graded.
         filmed = 2 * self.config.group_size if self.config.reward == "srpo" else 0
-        weights = self.outcomes.weights() if self.config.task_sampling == "uncertain" else None
+        sampling = self.config.task_sampling
+        weights = None if sampling == "even" else self.outcomes.weights(sampling)
         requests = self.sampler.requests(self.done, weights)
         requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(requests)]
         episodes, embeddings = self._roll_out(self.world.share(requests), on_episode)
@@ -199,6 +200,10 @@ class Trainer:
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
         )
+        if self.config.fade_grades:
+            rates = self.outcomes.rates()  # before this step
+            fade = np.array([1.0 - rates.get(str(t), 0.0) for t in task])
+            graded = replace(graded, reward=np.where(success, 1.0, fade * graded.reward))
         return StepRecord(episodes, graded.reward, embeddings, graded)
 
     def _row(
