@@ -16,8 +16,8 @@ that of all tokens and decisions alike. Prints a markdown table.
 
 ``--agreement`` asks another question of a whole suite: do two groups of the *same* task pull into one direction?
 Printed is the mean cosine of their gradients (0/1 reward, tokens weighed by range; groups that all succeed or all fail
-left out), for credits and for parts of the network, with a jackknife's standard error over groups. Other options are
-settings of ``srpo train``, in place of the preset's.
+left out) with a jackknife's standard error over groups, for credits and for parts of the network with their share of
+the gradient's power. Other options are settings of ``srpo train``, in place of the preset's.
 """
 
 from __future__ import annotations
@@ -140,13 +140,15 @@ def agreement_table(policy: CompactPolicy, episodes: list[Episode], config: Trai
         rows.append((f"decision, lambda {gae_lambda}", group_relative_gae(
             record, group, gae_lambda=gae_lambda, normalise_std=False
         )))  # fmt: skip
-    lines = ["| credit | part | cosine of two groups of a task |", "|---|---|---|"]
+    lines = ["| credit | part | power | cosine of two groups of a task |", "|---|---|---|---|"]
     for label, advantages in rows:
         gradients = group_gradients(policy, episodes, advantages, None, range_weights(policy))[torch.from_numpy(mixed)]
         for part, which in parts(policy).items():
             if part.startswith("all") or label.endswith(f" {config.gae_lambda}"):
-                value, error = agreement(gradients[:, torch.from_numpy(which)], of_group)
-                lines.append(f"| {label} | {part} | {value:.2f} ± {error:.2f} |")
+                own = gradients[:, torch.from_numpy(which)]
+                value, error = agreement(own, of_group)
+                power = float(own.square().sum() / gradients.square().sum())
+                lines.append(f"| {label} | {part} | {power:.3f} | {value:.2f} ± {error:.2f} |")
     return "\n".join(lines)
 
 

@@ -3,8 +3,9 @@
     python benchmarks/libero_suite.py --suite libero_spatial --starts easy hard --seeds 0 1 2
 
 Per seed and start: the preset's demonstrations, a language-conditioned policy cloned from them (easy: the preset's
-gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds, the same rule for which
-tasks are practised and the same number of episodes, evaluated on held-out initial states before and after. Everything
+gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds and the same number of
+episodes, evaluated on held-out initial states before and after. Methods that grade failures practise most what fails
+most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. Everything
 is resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended (the learning
 rate falls to zero at ``--episodes``, so that this is not quite the run that the larger number at once would have
 given).
@@ -37,19 +38,23 @@ from srpo.evaluation.intervals import wilson
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning, where not the preset's.
 STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 270, "libero_object": 150}}
-_PAPER = ["--clustering", "dbscan", "--alpha", "0.8", "--replay", "64", "--normalise-std", "True"]
+_PAPER = ["--clustering", "dbscan", "--replay", "64", "--normalise-std", "True", "--fade-grades", "False"]
+_SPARSE = ["--reward", "sparse", "--task-sampling", "uncertain"]
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 METHODS: dict[str, list[str]] = {
     "srpo": _DEMOS,
-    "grpo": ["--reward", "sparse", "--credit", "episode", "--normalise-std", "True"],
-    "sparse": ["--reward", "sparse"],  # GRPO with credit by decision
+    "grpo": [*_SPARSE, "--credit", "episode", "--normalise-std", "True"],
+    "sparse": _SPARSE,  # GRPO with credit by decision
     "paper": _PAPER,
     "paper-siirl": [*_PAPER, "--formula", "siirl"],
     "paper-nearest": [*_PAPER, "--clustering", "nearest"],
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
-    "srpo-alpha-0.1": [*_DEMOS, "--alpha", "0.1"],
-    "srpo-alpha-0.8": [*_DEMOS, "--alpha", "0.8"],
+    "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
+    "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
+    "srpo-uncertain": [*_DEMOS, "--task-sampling", "uncertain"],
+    "srpo-fresh-noise": [*_DEMOS, "--rollout.noise-persistence", "0", "--temperature", "0.25"],
+    "srpo-all-weights": [*_DEMOS, "--learner.frozen", ""],
     "srpo-no-replay": ["--replay", "0"],
     "srpo-std": [*_DEMOS, "--normalise-std", "True"],
     "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
@@ -249,7 +254,7 @@ def figure(results: Path, path: Path) -> None:
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
-              "#117733", "#661100", "#6699cc", "#882255", "#44aa99")  # fmt: skip
+              "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33")  # fmt: skip
     colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)

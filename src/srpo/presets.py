@@ -40,13 +40,14 @@ _COMPACT_RL = TrainConfig(
     rollout=RolloutConfig(noise_correlation=0.7),
     learner=LearnerConfig(learning_rate=5e-5, epochs=4, minibatch=256, target_kl=0.1),
 )
-# Whole suites: failures graded well below a success, and groups not blown up to the same spread: one in which all fail
-# would weigh as much as one in which some succeed (docs/results.md).
-# Tasks that are solved, or not at all, are practised less. Tokens of axes in which the demonstrations hardly move (the
-# rotations) would be more than half of the gradient's noise. A step has a tenth as many episodes of a task as the
-# demo's: its update is noisier, and must be shorter, the more so the less there is left to learn.
+# Whole suites (docs/results.md): groups are not blown up to the same spread, or one in which all fail would weigh as
+# much as one in which some succeed. Tasks that fail most are practised most, and grades count most there. Tokens of
+# axes in which the demonstrations hardly move (the rotations) would be more than half of the gradient's noise. Noise
+# that lasts over decisions tells more, and disturbs more: hence the low temperature. A step has a tenth as many
+# episodes of a task as the demo's: its update is noisier, and must be shorter, the more so the less there is left to
+# learn.
 _COMPACT_SUITE = replace(
-    _COMPACT_RL, steps=80, groups=10, task_sampling="uncertain", alpha=0.3, normalise_std=False,
+    _COMPACT_RL, steps=80, groups=10, task_sampling="failing", fade_grades=True, normalise_std=False,
     temperature=0.15, token_weights="range", value_history=16, anneal=True,
     rollout=replace(_COMPACT_RL.rollout, noise_persistence=0.8),
     learner=replace(_COMPACT_RL.learner, learning_rate=4e-5, target_kl=0.05, frozen=("head",)),
