@@ -13,7 +13,7 @@ from srpo.policies.base import token_log_probs
 from srpo.policies.compact import CompactConfig, CompactPolicy
 from srpo.rollout.collector import Collector, summary
 from srpo.rollout.runner import EnvironmentCache, PolicyRunner, RolloutConfig
-from srpo.types import Episode, EpisodeRequest, InitialState, Observation, Task
+from srpo.types import Episode, EpisodeRequest, InitialState, Observation, SrpoError, Task
 
 TASK = Task("fake", 0, "go", "go to the right", max_steps=7)
 
@@ -178,3 +178,16 @@ def test_noise_that_lasts_errs_to_one_side_all_along(
 
     agree = [np.mean(e[:, :-1] == e[:, 1:]) for e in (errors(0.0), errors(0.98))]
     assert agree[1] > 0.85 and agree[1] > agree[0] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_correlation": 1.0}, "below 1"),
+        ({"noise_correlation": 0.5, "noise_persistence": -0.1}, "below 1"),
+        ({"noise_persistence": 0.8}, "noise-correlation above 0"),
+    ],
+)
+def test_impossible_noise(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(SrpoError, match=message):
+        replace(CONFIG, **changes)

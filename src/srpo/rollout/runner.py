@@ -62,7 +62,9 @@ class RolloutConfig:
         if self.inference not in ("auto", "worker", "server"):
             raise SrpoError(f"No place of inference named '{self.inference}': choose auto, worker or server.")
         if not (0.0 <= self.noise_persistence < 1.0 and 0.0 <= self.noise_correlation < 1.0):
-            raise SrpoError("Noise is correlated by 1 or more: set --rollout.noise-correlation and -persistence below.")
+            raise SrpoError("--rollout.noise-correlation and --rollout.noise-persistence lie from 0 to below 1.")
+        if self.noise_persistence and not self.noise_correlation:
+            raise SrpoError("Noise that lasts is shared by a chunk: set --rollout.noise-correlation above 0 too.")
         if self.server_batch < 1:
             raise SrpoError("The server needs a batch of at least 1: set --rollout.server-batch.")
 
