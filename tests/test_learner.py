@@ -289,7 +289,7 @@ def test_parts_add_up_to_the_gradient_of_the_whole(budget: int) -> None:
     assert other == pytest.approx(one, abs=1e-6)
 
 
-def test_frozen_parts_stay_and_unknown_ones_are_named(tiny_policy: Callable[[int], CompactPolicy]) -> None:
+def test_frozen_parts_have_no_gradient_and_unknown_ones_are_named(tiny_policy: Callable[[int], CompactPolicy]) -> None:
     policy = tiny_policy(0)
     learner = Learner(policy, LearnerConfig(frozen=("head", "trunk.0")), 1.0, seed=0)
     trained = {n for n, p in policy.named_parameters() if p.requires_grad}
