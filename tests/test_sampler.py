@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo.sampler import GroupSampler, RecentOutcomes, demonstration_state, evaluation_states, train_state
+from srpo.sampler import (
+    FailedStates,
+    GroupSampler,
+    RecentOutcomes,
+    demonstration_state,
+    evaluation_states,
+    train_state,
+)
 from srpo.types import InitialState, SrpoError, Task
 
 TASKS = [Task("suite", i, f"task{i}", "do it", 100) for i in range(3)]
@@ -83,6 +90,49 @@ def test_no_training_state_twice_unless_asked() -> None:
 
     assert len(set(states(SAMPLER))) == 200
     assert set(states(replace(SAMPLER, train_states=5))) == {train_state("held-out", i) for i in range(5)}
+
+
+def test_states_that_failed_are_taken_up_again_by_the_spread_of_their_outcomes() -> None:
+    failed = FailedStates(["a", "b"], capacity=3)
+    rng = np.random.default_rng(0)
+    half, seven, never, solved = (InitialState("sampled", i) for i in range(4))
+    assert failed.draw("a", rng) is None
+    failed.add("a", half, [True, False])
+    failed.add("a", seven, [True] * 7 + [False])
+    failed.add("a", never, [False] * 8)
+    failed.add("a", solved, [True] * 8)
+    count = Counter(failed.draw("a", rng) for _ in range(4000))
+    # sqrt(p (1 - p)): 0.5 at 1/2, 0.331 at 7/8, and 0.237 at 0, which counts as 0.06.
+    total = 0.5 + np.sqrt(7 / 64) + np.sqrt(0.06 * 0.94)
+    assert count[half] / 4000 == pytest.approx(0.5 / total, abs=0.03)
+    assert count[never] / 4000 == pytest.approx(np.sqrt(0.06 * 0.94) / total, abs=0.03)
+    assert count[solved] == 0 and failed.draw("b", rng) is None
+    assert failed.draw("a", rng, {half, seven}) == never and failed.draw("a", rng, {half, seven, never}) is None
+    failed.add("a", seven, [True] * 8)  # solved by now
+    failed.add("a", half, [False, False])
+    again = FailedStates(["a", "c"], capacity=3)
+    again.load_state_dict(json.loads(json.dumps(failed.state_dict())))
+    assert [again.has("a", s) for s in (half, seven, never, solved)] == [True, False, True, False]
+    for i in (7, 8):  # two more than there is room for; `never` was practised before `half`
+        again.add("a", InitialState("sampled", i), [False])
+    assert again.has("a", half) and not again.has("a", never)
+
+
+def test_a_share_of_the_groups_takes_up_states_that_failed() -> None:
+    failed = FailedStates([t.id for t in TASKS])
+    known = [train_state("held-out", 10**5 + i) for i in range(3)]
+    for state in known:
+        failed.add(TASKS[0].id, state, [True, False])
+    groups = [r for step in range(100) for r in SAMPLER.requests(step, None, failed, 0.5)[::3]]
+    share = {t.index: np.mean([r.initial_state in known for r in groups if r.task is t]) for t in TASKS}
+    assert share[0] == pytest.approx(0.5, abs=0.12) and share[1] == share[2] == 0
+    # The others are those that the step would have had anyway, and no state twice in a step.
+    plain = [r for step in range(100) for r in SAMPLER.requests(step)[::3]]
+    assert all(r in (p, replace(p, initial_state=r.initial_state)) for r, p in zip(groups, plain, strict=True))
+    assert all(r == p for r, p in zip(groups, plain, strict=True) if r.initial_state not in known)
+    once = replace(SAMPLER, tasks=TASKS[:1], groups=3).requests(0, None, failed, 1.0)
+    assert {r.initial_state for r in once} == set(known)
+    assert SAMPLER.requests(4, None, failed, 0.0) == SAMPLER.requests(4)
 
 
 def test_held_out_protocol_keeps_all_purposes_apart() -> None:

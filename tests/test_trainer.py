@@ -206,6 +206,19 @@ def test_running_average_of_the_weights(tmp_path: Path, tiny_policy: Make) -> No
     assert torch.equal(without.final_policy().state_dict()[name], second)
 
 
+def test_states_taken_up_again_do_not_count_as_recent_success(tmp_path: Path, tiny_policy: Make) -> None:
+    # Nothing succeeds at first, and from step 2 on everything does.
+    loop = trainer(tiny_policy(0), tmp_path, lambda request, tokens: request.group >= 4, reward="sparse", revisit=1.0)
+    loop.step()
+    first = {(r.task.id, r.initial_state) for r in loop.collector.requests}
+    row, _ = loop.step()
+    assert {(r.task.id, r.initial_state) for r in loop.collector.requests} == first
+    assert row["success_rate"] == 1 and row["success_recent"] == 0
+    row, _ = loop.step()  # those states are solved now, so that others come
+    assert not first & {(r.task.id, r.initial_state) for r in loop.collector.requests}
+    assert row["success_recent"] > 0
+
+
 def numbers(row: dict[str, float]) -> dict[str, float]:
     return {k: v for k, v in row.items() if not k.startswith("seconds")}
 
@@ -213,7 +226,7 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
 @pytest.mark.parametrize(
     "changes",
     [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"},
-     {"task_sampling": "failing", "fade_grades": True}],
+     {"task_sampling": "failing", "fade_grades": True}, {"revisit": 0.9}],
 )  # fmt: skip
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.

@@ -7,7 +7,7 @@ the same ones.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,16 +48,17 @@ def demonstration_state(index: int) -> InitialState:
 
 
 def practised_states(groups: Iterable[Mapping[str, Any]], task: str, count: int) -> list[InitialState]:
-    """The last ``count`` different initial states that a run practised at a task, newest first.
+    """The last ``count`` initial states that a run took up at a task, newest first; one that it came back to (because
+    it failed there) counts where it was new.
 
     Args:
         groups: rows of the run's ``groups.csv``, oldest first.
         task: id of the task.
         count: as many as there are, if there are fewer.
     """
-    names = dict.fromkeys(str(row["initial_state"]) for row in reversed(list(groups)) if row["task"] == task)
+    names = dict.fromkeys(str(row["initial_state"]) for row in groups if row["task"] == task)
     states = []
-    for name in list(names)[:count]:
+    for name in list(names)[::-1][:count]:
         kind, _, index = name.rpartition("-")
         if not kind or not index.isdecimal():
             raise SrpoError(f"'{name}' is no initial state, such as sampled-7: mend or remove that row of groups.csv.")
@@ -92,24 +93,31 @@ class GroupSampler:
     temperature: float
     train_states: int | None = None
 
-    def requests(self, step: int, weights: np.ndarray | None = None) -> list[EpisodeRequest]:
+    def requests(
+        self, step: int, weights: np.ndarray | None = None, failed: FailedStates | None = None, revisit: float = 0.0
+    ) -> list[EpisodeRequest]:
         """The episodes of RL step ``step`` (from 0), group by group.
 
         Args:
             step: its number.
             weights: (number of tasks,) floats > 0, share of each task in the groups, up to rounding; None: in turn.
+            failed: initial states to take up again.
+            revisit: share of the groups that do so, where their task has such a state.
         """
         chosen = self._in_turn(step) if weights is None else self._weighted(step, weights)
-        out = []
+        out: list[EpisodeRequest] = []
         for number, index in enumerate(chosen, step * self.groups):
             task = self.tasks[index]
-            state_rng = np.random.default_rng([self.seed, 2, number])
-            pool = self.train_states or (N_PUBLISHED if self.protocol == "paper" else _SPAN)
-            state = train_state(self.protocol, int(state_rng.integers(pool)))
+            again_rng = np.random.default_rng([self.seed, 6, number])
+            state = None
+            if failed is not None and again_rng.random() < revisit:
+                state = failed.draw(task.id, again_rng, {r.initial_state for r in out if r.task is task})
+            if state is None:
+                state_rng = np.random.default_rng([self.seed, 2, number])
+                pool = self.train_states or (N_PUBLISHED if self.protocol == "paper" else _SPAN)
+                state = train_state(self.protocol, int(state_rng.integers(pool)))
             seeds = np.random.default_rng([self.seed, 3, number]).integers(2**31, size=self.group_size)
-            out += [
-                EpisodeRequest(task, state, group=number, seed=int(s), temperature=self.temperature) for s in seeds
-            ]
+            out += [EpisodeRequest(task, state, group=number, seed=int(s), temperature=self.temperature) for s in seeds]
         return out
 
     def _in_turn(self, step: int) -> list[int]:
@@ -178,3 +186,58 @@ class RecentOutcomes:
         for name, kept in self._kept.items():
             kept.clear()
             kept.extend(bool(x) for x in state.get(name, ()))
+
+
+class FailedStates:
+    """Initial states at which a group did not succeed throughout, to be practised again.
+
+    Levels whose outcome is still open teach more than new ones, most of which are solved: Prioritized Level Replay
+    (arXiv 2010.03934), with the spread of a group's outcomes as the score.
+
+    Args:
+        tasks: ids.
+        capacity: states kept per task; the one that was not practised for longest goes first.
+    """
+
+    def __init__(self, tasks: Sequence[str], capacity: int = 32) -> None:
+        self.capacity = capacity
+        self._kept: dict[str, dict[InitialState, float]] = {t: {} for t in tasks}
+
+    def add(self, task: str, state: InitialState, success: np.ndarray | Sequence[bool]) -> None:
+        """Note how a group's attempts at a state ended. One that succeeded throughout is not kept (any longer)."""
+        kept = self._kept[task]
+        kept.pop(state, None)
+        if not np.all(success):
+            kept[state] = float(np.mean(success))
+        while len(kept) > self.capacity:
+            del kept[next(iter(kept))]
+
+    def has(self, task: str, state: InitialState) -> bool:
+        """Whether the state is kept."""
+        return state in self._kept[task]
+
+    def draw(self, task: str, rng: np.random.Generator, but: Collection[InitialState] = ()) -> InitialState | None:
+        """A state of the task, in proportion to sqrt(p (1 - p)), the spread of its outcomes; None if there is none.
+
+        Args:
+            task: its id.
+            rng: to draw with.
+            but: states that are not to be drawn.
+        """
+        states = [s for s in self._kept[task] if s not in but]
+        if not states:
+            return None
+        p = np.array([self._kept[task][s] for s in states])
+        p = np.maximum(p, 0.06)  # what failed throughout may yet succeed: half an attempt of eight
+        spread = np.sqrt(p * (1 - p))
+        return states[int(rng.choice(len(states), p=spread / spread.sum()))]
+
+    def state_dict(self) -> dict[str, list[list[Any]]]:
+        """Task -> rows of kind, index and share of successes, fit for JSON; the longest unpractised first."""
+        return {t: [[s.kind, s.index, p] for s, p in kept.items()] for t, kept in self._kept.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace the contents by those of `state_dict`; tasks that this run does not have are left out."""
+        for name, kept in self._kept.items():
+            kept.clear()
+            kept.update({InitialState(kind, int(i)): float(p) for kind, i, p in state.get(name, ())})

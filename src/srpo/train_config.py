@@ -22,6 +22,8 @@ class TrainConfig:
         group_size: episodes per group (M in the paper: 8).
         task_sampling: ``"even"``: tasks take turns; ``"uncertain"``: those whose outcome is least certain are practised
             most; ``"failing"``: those that fail most are; see `RecentOutcomes.weights`.
+        revisit: share of the groups that take up again an initial state at which not every attempt succeeded, see
+            `FailedStates`; the others have new ones.
         temperature: sampling temperature of the rollouts.
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
@@ -63,6 +65,7 @@ class TrainConfig:
     groups: int = 8
     group_size: int = 8
     task_sampling: str = "even"
+    revisit: float = 0.0
     temperature: float = 1.0
     reward: str = "srpo"
     formula: str = "paper"
@@ -99,6 +102,8 @@ class TrainConfig:
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
         if self.task_sampling not in ("even", "uncertain", "failing"):
             raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even, uncertain or failing.")
+        if not 0.0 <= self.revisit <= 1.0:
+            raise SrpoError("--revisit is a share of the groups: from 0 to 1.")
         if self.token_weights not in ("equal", "range"):
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:

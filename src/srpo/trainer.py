@@ -22,7 +22,7 @@ from srpo.learner import Learner, flatten
 from srpo.policies.base import range_weights
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
-from srpo.sampler import GroupSampler, RecentOutcomes
+from srpo.sampler import FailedStates, GroupSampler, RecentOutcomes
 from srpo.train_config import TrainConfig
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
@@ -65,6 +65,7 @@ class Trainer:
             config.train_states,
         )  # fmt: skip
         self.outcomes = RecentOutcomes([t.id for t in tasks])
+        self.failed = FailedStates([t.id for t in tasks])
         self.token_weights = range_weights(policy) if config.token_weights == "range" else None
         self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
         if self.learner.sharded and config.credit == "decision":
@@ -105,7 +106,7 @@ class Trainer:
         filmed = 2 * self.config.group_size if self.config.reward == "srpo" else 0
         sampling = self.config.task_sampling
         weights = None if sampling == "even" else self.outcomes.weights(sampling)
-        requests = self.sampler.requests(self.done, weights)
+        requests = self.sampler.requests(self.done, weights, self.failed, self.config.revisit)
         requests = [replace(r, keep_frames=i < filmed) for i, r in enumerate(requests)]
         episodes, embeddings = self._roll_out(self.world.share(requests), on_episode)
         if self.world.size > 1:
@@ -127,7 +128,7 @@ class Trainer:
             stats = self.learner.update(decisions, self.done, rate)
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
-        self.outcomes.add(task, success)
+        self._remember(episodes, success, group)
         self._update_average()
         self.done += 1
         end = time.perf_counter()
@@ -236,6 +237,15 @@ class Trainer:
             for name, value in self.policy.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
 
+    def _remember(self, episodes: Sequence[Episode], success: np.ndarray, group: np.ndarray) -> None:
+        for number in dict.fromkeys(group.tolist()):
+            members = np.flatnonzero(group == number)
+            request = episodes[members[0]].request
+            task, state = request.task.id, request.initial_state
+            if not self.failed.has(task, state):  # those taken up again are harder than others
+                self.outcomes.add([task] * len(members), success[members])
+            self.failed.add(task, state, success[members])
+
     def final_policy(self) -> Any:
         """The policy to keep: one with the running average of the weights if there is one, else the last."""
         if self.average is None:
@@ -247,7 +257,7 @@ class Trainer:
     def save(self) -> Path:
         """Checkpoint: weights, optimiser, replay, values, average, step. (All random draws follow from the step.)"""
         tensors: dict[str, torch.Tensor] = {}
-        state: dict[str, Any] = {"outcomes": self.outcomes.state_dict()}
+        state: dict[str, Any] = {"outcomes": self.outcomes.state_dict(), "failed": self.failed.state_dict()}
         if self.replay is not None:
             state["replay"], arrays = _split(self.replay.state_dict())
             tensors |= {f"replay.{k}": torch.from_numpy(v) for k, v in arrays.items()}
@@ -276,6 +286,7 @@ class Trainer:
         self.done = int(state["step"])
         # A part that the saved run did not have starts afresh.
         self.outcomes.load_state_dict(state.get("outcomes", {}))
+        self.failed.load_state_dict(state.get("failed", {}))
         if self.replay is not None and "replay" in state:
             self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
         if self.value_history is not None:
