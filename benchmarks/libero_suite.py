@@ -6,14 +6,14 @@ Per seed and start: the preset's demonstrations, a language-conditioned policy c
 gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds and the same number of
 episodes, evaluated on held-out initial states before and after. Methods that grade failures practise most what fails
 most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. Everything
-is resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended (the learning
-rate falls to zero at ``--episodes``, so that this is not quite the run that the larger number at once would have
-given).
+is resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger
+number at once would have.
 Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
 table and the learning curves; checkpoints and videos under ``--work``.
 
-Success during training is that of sampled episodes from initial states never seen before, of each task's last 32, mean
-over the tasks (``success_recent``); "episodes to 80 %" is the first step at which it is there. Methods are options of
+Policies are evaluated by the median of each token's distribution, and sampled at the temperature of practice. Success
+during training is that of sampled episodes from initial states not seen before, of each task's last 32, mean over the
+tasks (``success_recent``); "episodes to 80 %" is the first step at which it is there. Methods are options of
 ``srpo train`` (`METHODS`).
 """
 
@@ -52,6 +52,8 @@ METHODS: dict[str, list[str]] = {
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
+    "srpo-new-states": [*_DEMOS, "--revisit", "0"],
+    "srpo-anneal": [*_DEMOS, "--anneal", "True"],
     "srpo-uncertain": [*_DEMOS, "--task-sampling", "uncertain"],
     "srpo-fresh-noise": [*_DEMOS, "--rollout.noise-persistence", "0", "--temperature", "0.25"],
     "srpo-all-weights": [*_DEMOS, "--learner.frozen", ""],
@@ -110,9 +112,9 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     kept = options.results / place / f"{method}_{seed}"
     per_step = chosen.train.groups * chosen.train.group_size
     steps = options.episodes // per_step if options.episodes else chosen.train.steps
+    shared = work / f"before_{seed}_{options.states}.json"  # the same policy, states and seeds for every method
     if episodes_of(folder) < steps * per_step or not (folder / "eval_after.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        shared = work / f"before_{seed}_{options.states}.json"  # the same policy, states and seeds for every method
         if shared.is_file() and not (folder / "eval_before.json").is_file():
             (folder / "eval_before.json").write_bytes(shared.read_bytes())
         stage(
@@ -125,18 +127,30 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     kept.mkdir(parents=True, exist_ok=True)
     for source in [*(folder / file for file in KEPT), *(cloned / file for file in KEPT_SFT)]:
         (kept / source.name).write_bytes(source.read_bytes())
-    (kept / "times.json").write_text(json.dumps(json.loads((folder / "times.json").read_text())) + "\n")
-    practised = folder / "practised/eval.json"
-    if not practised.is_file() or practised.stat().st_mtime < (folder / "eval_after.json").stat().st_mtime:
-        stage(
-            ["eval", str(folder / "policy"), "--suite", options.suite, "--practised", str(folder), "--states",
-             str(options.states), "--decoding", chosen.train.decoding, "--out", str(practised.parent)],
-            work / f"{method}_{seed}.log", folder / "times.json",
-        )  # fmt: skip
-    for name, file in (("before", "eval_before.json"), ("after", "eval_after.json"), ("practised", practised)):
-        result = json.loads((folder / file).read_text())
+    log, times = work / f"{method}_{seed}.log", folder / "times.json"
+    states = ["--suite", options.suite, "--states", str(options.states)]
+    sampled = [*states, "--decoding", "sample", "--temperature", str(chosen.train.temperature)]
+    at_practice = [*states, "--decoding", chosen.train.decoding, "--practised", str(folder)]
+    results = {
+        "before": folder / "eval_before.json",
+        "after": folder / "eval_after.json",
+        "before_sampled": evaluated(cloned / "policy", shared.with_suffix("") / "sampled", sampled, log, times),
+        "after_sampled": evaluated(folder / "policy", folder / "sampled", sampled, log, times),
+        "practised": evaluated(folder / "policy", folder / "practised", at_practice, log, times),
+    }
+    for name, file in results.items():
+        result = json.loads(file.read_text())
         result.pop("episodes", None)
         (kept / f"eval_{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (kept / "times.json").write_text(json.dumps(json.loads(times.read_text())) + "\n")
+
+
+def evaluated(policy: Path, out: Path, options: list[str], log: Path, times: Path) -> Path:
+    """The result of ``srpo eval``, which runs unless there is one that is newer than the policy."""
+    result = out / "eval.json"
+    if not result.is_file() or result.stat().st_mtime < (policy / "model.safetensors").stat().st_mtime:
+        stage(["eval", str(policy), *options, "--out", str(out)], log, times)
+    return result
 
 
 def episodes_of(folder: Path) -> int:
@@ -160,15 +174,16 @@ def episodes_to(rows: dict[str, np.ndarray], level: float) -> int | None:
 def table(results: Path) -> str:
     """Markdown, one line a run."""
     levels = (0.5, 0.7, 0.8, 0.9, 0.95)
-    head = ["start", "method", "seed", "episodes", "before", "after", "sampled, recent"]
+    phases = {"before": "before", "after": "after", "before_sampled": "before, sampled",
+              "after_sampled": "after, sampled", "practised": "after, practised states"}  # fmt: skip
+    head = ["start", "method", "seed", "episodes", *phases.values(), "practice, recent"]
     head += [f"to {level:.0%}" for level in levels] + ["hours of RL steps", "CPU hours"]
-    head.insert(head.index("after") + 1, "after, practised states")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for folder in sorted(results.glob("*/*_[0-9]*")):
         rows = rows_of(folder)
         method, _, seed = folder.name.rpartition("_")
         cells = [folder.parent.name, method, seed, str(int(rows["episodes"][-1]))]
-        for phase in ("before", "after", "practised"):
+        for phase in phases:
             if not (folder / f"eval_{phase}.json").is_file():  # of a run older than that evaluation
                 cells.append("-")
                 continue
@@ -220,9 +235,10 @@ def per_task(results: Path) -> str:
     """Markdown: held-out success of every task, summed over the seeds, before and after."""
     counts: dict[tuple[str, str, str], dict[str, list[int]]] = {}
     for folder in sorted(results.glob("*/*_[0-9]*")):
-        for phase in ("before", "after"):
-            key = (folder.parent.name, folder.name.rpartition("_")[0], phase)
-            for task, rate in json.loads((folder / f"eval_{phase}.json").read_text())["tasks"].items():
+        for phase in ("before", "after", "before_sampled", "after_sampled"):
+            file = folder / f"eval_{phase}.json"
+            key = (folder.parent.name, folder.name.rpartition("_")[0], phase.replace("_", ", "))
+            for task, rate in json.loads(file.read_text())["tasks"].items() if file.is_file() else ():
                 cell = counts.setdefault(key, {}).setdefault(task.rpartition("/")[2], [0, 0])
                 cell[0] += rate["successes"]
                 cell[1] += rate["episodes"]
@@ -254,7 +270,8 @@ def figure(results: Path, path: Path) -> None:
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
-              "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33")  # fmt: skip
+              "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33", "#cc3311",
+              "#009988")  # fmt: skip
     colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)

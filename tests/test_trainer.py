@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,95 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from srpo.data.demonstrations import Demonstration
-from srpo.learner import LearnerConfig
 from srpo.policies.action_tokens import ActionScale
-from srpo.policies.base import sample_tokens
 from srpo.policies.compact import CompactPolicy
-from srpo.train_config import TrainConfig
-from srpo.trainer import StepRecord, Trainer
+from srpo.trainer import StepRecord
 from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError, Task
-
-TASKS = [Task("synthetic", i, f"t{i}", "go", max_steps=4) for i in range(2)]
-Make = Callable[[int], CompactPolicy]
-Verdict = Callable[[EpisodeRequest, np.ndarray], bool]
-
-
-def first_action_is_positive(request: EpisodeRequest, tokens: np.ndarray) -> bool:
-    return bool(tokens[-1, 0] >= 128)
-
-
-class FakeCollector:
-    """Episodes of two decisions. Their end lies where the first action points, so that progress can be seen."""
-
-    def __init__(self, verdict: Verdict = first_action_is_positive) -> None:
-        self.verdict, self.requests = verdict, []  # type: ignore[var-annotated]
-
-    def collect(
-        self, policy: Any, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None]
-    ) -> list[Episode]:
-        self.requests = list(requests)
-        episodes = [self.episode(policy, r) for r in requests]
-        for e in episodes:
-            on_episode(e)
-        return episodes
-
-    def episode(self, policy: Any, request: EpisodeRequest) -> Episode:
-        scene = np.random.default_rng([request.initial_state.index, request.task.index])
-        inputs = {
-            "agentview_s8": scene.standard_normal((2, 40, 4, 4)).astype(np.float16),
-            "agentview_s16": scene.standard_normal((2, 112, 2, 2)).astype(np.float16),
-            "words": np.tile(np.array([450, 3, 0, 0, 0, 0, 0, 0], np.int32), (2, 1)),
-            "state": np.zeros((2, 8), np.float32),
-        }
-        rng = np.random.default_rng(request.seed)
-        tokens, log_probs = [], []
-        for t in range(2):
-            with torch.no_grad():
-                logits = policy.logits({k: torch.from_numpy(v[t : t + 1]) for k, v in inputs.items()})[0].numpy()
-            drawn = sample_tokens(logits, request.temperature, rng)
-            tokens.append(drawn[0])
-            log_probs.append(drawn[1])
-            inputs["state"][1:, 0] = drawn[0][0] / 128 - 1  # the second decision sees what the first one did
-        where = float(tokens[-1][0]) / 128 - 1
-        return Episode(
-            request=request,
-            success=self.verdict(request, np.stack(tokens)),
-            n_steps=4,
-            inputs=inputs,
-            tokens=np.stack(tokens),
-            log_probs=np.stack(log_probs),
-            executed=np.full(2, 2, np.int16),
-            frame_features=np.array([[0, 1], [where / 2, 1], [where, 1]], np.float32),
-        )
-
-
-class LastFrame:
-    """World model: the features of the last frame."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def frame_features(self, image: np.ndarray, inputs: Any) -> np.ndarray:
-        raise AssertionError("the trainer encodes no frames")
-
-    def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        self.calls += 1
-        return np.stack([f[-1] for f in features])
-
-
-CONFIG = TrainConfig(
-    groups=4,
-    group_size=6,
-    clustering="dbscan",
-    learner=LearnerConfig(learning_rate=1e-2, epochs=2, minibatch=16),
-    seed=1,
-)
-
-
-def trainer(policy: CompactPolicy, run: Path, verdict: Verdict = first_action_is_positive, **changes: Any) -> Trainer:
-    config = replace(CONFIG, **changes)
-    return Trainer(config, policy, TASKS, FakeCollector(verdict), LastFrame(), run)  # type: ignore[arg-type]
+from synthetic_training import CONFIG, FakeCollector, Make, trainer
 
 
 def probability_of_success(policy: CompactPolicy) -> float:
@@ -296,62 +211,6 @@ def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) ->
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SrpoError, match=message):
         replace(CONFIG, **changes)
-
-
-class EndOfPicture(LastFrame):
-    """World model that reads the first two grey levels of a picture as the place where it was taken."""
-
-    def frame_features(self, image: np.ndarray, inputs: Any) -> np.ndarray:
-        return image[0, 0, :2].astype(np.float32)
-
-
-def demonstration(task: Task, cameras: tuple[str, ...] = ("agentview",)) -> Demonstration:
-    """Five control steps; the pictures say (0, 1) to (4, 1)."""
-    images = np.ones((5, 16, 16, 3), np.uint8)
-    images[:, 0, 0, 0] = np.arange(5)
-    nothing = np.zeros((5, 8), np.float32)
-    return Demonstration(task, InitialState("sampled", 3), dict.fromkeys(cameras, images), nothing, nothing[:, :7])
-
-
-def test_demonstrations_grade_where_nothing_has_succeeded(tmp_path: Path, tiny_policy: Make) -> None:
-    loop = trainer(tiny_policy(0), tmp_path, verdict=lambda request, tokens: False)
-    loop.world_model = EndOfPicture()
-    elsewhere = Task("synthetic", 7, "t7", "go", max_steps=4)
-    loop.show([demonstration(TASKS[0]), demonstration(elsewhere)])
-    assert loop.replay is not None and len(loop.replay) == 1  # of another task there is nothing to grade
-    row, record = loop.step()
-    first = np.array([e.request.task.index == 0 for e in record.episodes])
-    gap = (record.embeddings[first, 0] - 4.0) ** 2
-    np.testing.assert_allclose(record.reward[first], 0.8 / (1 + np.exp((gap - gap.mean()) / gap.std())), rtol=1e-5)
-    assert (record.reward[~first] == 0).all() and row["groups_informative"] == 2
-
-
-def test_own_successes_push_demonstrations_out(tmp_path: Path, tiny_policy: Make) -> None:
-    loop = trainer(tiny_policy(0), tmp_path, verdict=lambda request, tokens: True, replay=3)
-    loop.world_model = EndOfPicture()
-    loop.show([demonstration(t) for t in TASKS])
-    loop.step()
-    kept = loop.replay.references()[0]
-    assert len(kept) == 6 and not (kept[:, 0] == 4.0).any()
-
-
-@pytest.mark.parametrize(
-    ("shown", "message"),
-    [
-        ([demonstration(TASKS[0], ("wrist",))], "lack the camera 'agentview'"),
-        ([demonstration(Task("synthetic", 7, "t7", "go", max_steps=4))], "No demonstration is of synthetic/0"),
-        ([], "No demonstration"),
-    ],
-)
-def test_demonstrations_that_cannot_be_references(
-    tmp_path: Path, tiny_policy: Make, shown: list[Demonstration], message: str
-) -> None:
-    loop = trainer(tiny_policy(0), tmp_path)
-    loop.world_model = EndOfPicture()
-    with pytest.raises(SrpoError, match=message):
-        loop.show(shown)
-    with pytest.raises(SrpoError, match="--replay 1"):
-        replace(CONFIG, demonstrations="demos", replay=0)
 
 
 def test_a_large_policy_keeps_no_average(tmp_path: Path, tiny_policy: Make) -> None:
