@@ -1,4 +1,4 @@
-"""A compact policy small enough to build, roll out and train in milliseconds."""
+"""What the tests share: a compact policy that is built, rolled out and trained in milliseconds, and hypothesis's profile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from srpo.policies.compact import CompactConfig, CompactPolicy
+
+# Speed is not tested: a machine with other work may take its time over an example.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TINY = CompactConfig(
     cameras=("agentview",), image_size=32, chunk=2, action_dim=7, keypoints=4, channels=8, width=32, text_length=8
