@@ -1,4 +1,4 @@
-"""What the tests share: a compact policy that is built, rolled out and trained in milliseconds, and hypothesis's profile."""
+"""What the tests share: a compact policy that takes milliseconds, and hypothesis's profile."""
 
 from __future__ import annotations
 
