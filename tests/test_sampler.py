@@ -112,10 +112,11 @@ def test_states_that_failed_are_taken_up_again_by_the_spread_of_their_outcomes()
     failed.add("a", half, [False, False])
     again = FailedStates(["a", "c"], capacity=3)
     again.load_state_dict(json.loads(json.dumps(failed.state_dict())))
-    assert [again.has("a", s) for s in (half, seven, never, solved)] == [True, False, True, False]
-    for i in (7, 8):  # two more than there is room for; `never` was practised before `half`
-        again.add("a", InitialState("sampled", i), [False])
-    assert again.has("a", half) and not again.has("a", never)
+    assert {again.draw("a", rng) for _ in range(50)} == {half, never}
+    new = [InitialState("sampled", i) for i in (7, 8)]
+    for state in new:  # one more than there is room for; `never` was practised before `half`
+        again.add("a", state, [False])
+    assert {again.draw("a", rng) for _ in range(100)} == {half, *new}
 
 
 def test_a_share_of_the_groups_takes_up_states_that_failed() -> None:
@@ -128,8 +129,10 @@ def test_a_share_of_the_groups_takes_up_states_that_failed() -> None:
     assert share[0] == pytest.approx(0.5, abs=0.12) and share[1] == share[2] == 0
     # The others are those that the step would have had anyway, and no state twice in a step.
     plain = [r for step in range(100) for r in SAMPLER.requests(step)[::3]]
-    assert all(r in (p, replace(p, initial_state=r.initial_state)) for r, p in zip(groups, plain, strict=True))
-    assert all(r == p for r, p in zip(groups, plain, strict=True) if r.initial_state not in known)
+    assert all(
+        r in (p, replace(p, initial_state=r.initial_state, again=True)) for r, p in zip(groups, plain, strict=True)
+    )
+    assert all(r.again == (r.initial_state in known) for r in groups)
     once = replace(SAMPLER, tasks=TASKS[:1], groups=3).requests(0, None, failed, 1.0)
     assert {r.initial_state for r in once} == set(known)
     assert SAMPLER.requests(4, None, failed, 0.0) == SAMPLER.requests(4)

@@ -129,6 +129,7 @@ def test_states_taken_up_again_do_not_count_as_recent_success(tmp_path: Path, ti
     row, _ = loop.step()
     assert {(r.task.id, r.initial_state) for r in loop.collector.requests} == first
     assert row["success_rate"] == 1 and row["success_recent"] == 0
+    assert all(r.again for r in loop.collector.requests)
     row, _ = loop.step()  # those states are solved now, so that others come
     assert not first & {(r.task.id, r.initial_state) for r in loop.collector.requests}
     assert row["success_recent"] > 0
@@ -279,3 +280,11 @@ def test_grades_fade_as_a_task_succeeds(tmp_path: Path, tiny_policy: Make) -> No
     np.testing.assert_array_equal(rewards[True][1][~failed], 1.0)
     np.testing.assert_allclose(rewards[True][1][first & failed], 0.25 * rewards[False][1][first & failed])
     np.testing.assert_array_equal(rewards[True][1][~first], rewards[False][1][~first])
+
+
+def test_a_state_that_is_drawn_twice_by_chance_counts_both_times(tmp_path: Path, tiny_policy: Make) -> None:
+    loop = trainer(
+        tiny_policy(0), tmp_path, lambda request, tokens: request.group >= 4, reward="sparse", train_states=1
+    )
+    loop.step()
+    assert loop.step()[0]["success_recent"] > 0 and not any(r.again for r in loop.collector.requests)

@@ -112,12 +112,13 @@ class GroupSampler:
             state = None
             if failed is not None and again_rng.random() < revisit:
                 state = failed.draw(task.id, again_rng, {r.initial_state for r in out if r.task is task})
+            again = state is not None
             if state is None:
                 state_rng = np.random.default_rng([self.seed, 2, number])
                 pool = self.train_states or (N_PUBLISHED if self.protocol == "paper" else _SPAN)
                 state = train_state(self.protocol, int(state_rng.integers(pool)))
             seeds = np.random.default_rng([self.seed, 3, number]).integers(2**31, size=self.group_size)
-            out += [EpisodeRequest(task, state, group=number, seed=int(s), temperature=self.temperature) for s in seeds]
+            out += [EpisodeRequest(task, state, number, int(s), self.temperature, again=again) for s in seeds]
         return out
 
     def _in_turn(self, step: int) -> list[int]:
@@ -211,10 +212,6 @@ class FailedStates:
             kept[state] = float(np.mean(success))
         while len(kept) > self.capacity:
             del kept[next(iter(kept))]
-
-    def has(self, task: str, state: InitialState) -> bool:
-        """Whether the state is kept."""
-        return state in self._kept[task]
 
     def draw(self, task: str, rng: np.random.Generator, but: Collection[InitialState] = ()) -> InitialState | None:
         """A state of the task, in proportion to sqrt(p (1 - p)), the spread of its outcomes; None if there is none.

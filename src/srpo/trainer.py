@@ -242,7 +242,7 @@ class Trainer:
             members = np.flatnonzero(group == number)
             request = episodes[members[0]].request
             task, state = request.task.id, request.initial_state
-            if not self.failed.has(task, state):  # those taken up again are harder than others
+            if not request.again:  # those taken up again are harder than others
                 self.outcomes.add([task] * len(members), success[members])
             self.failed.add(task, state, success[members])
 

@@ -77,6 +77,7 @@ class EpisodeRequest:
         temperature: of the action tokens; 0 is greedy decoding.
         median: take the median of each token's distribution at ``temperature``, instead of sampling.
         keep_frames: keep the camera images of the decision points (for videos and image-based world models).
+        again: the initial state was chosen because attempts at it failed.
     """
 
     task: Task
@@ -86,6 +87,7 @@ class EpisodeRequest:
     temperature: float = 1.0
     median: bool = False
     keep_frames: bool = False
+    again: bool = False
 
 
 @dataclass
