@@ -138,7 +138,8 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
         return distributed.launch(options.processes, config.workers)
     world = distributed.start()
     shared = Path(options.run)
-    _fresh(shared, options.resume, shared / "metrics.csv")
+    # One that was killed after its first checkpoint may have no metrics yet.
+    _fresh(shared, options.resume, shared / "metrics.csv", shared / "checkpoints")
     before = not (shared / "eval_before.json").is_file()
     world.wait()
     with ExitStack() as stack:
@@ -335,8 +336,8 @@ def _tasks(config: TrainConfig) -> list[Task]:
     return libero.tasks(config.suite, list(config.tasks) or None)
 
 
-def _fresh(run: Path, resume: bool, sign: Path) -> None:
-    if sign.exists() and not resume:
+def _fresh(run: Path, resume: bool, *signs: Path) -> None:
+    if not resume and any(sign.exists() for sign in signs):
         raise SrpoError(f"{run} already holds a run: continue it with --resume, or give another --run.")
 
 
