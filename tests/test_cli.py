@@ -80,6 +80,14 @@ def test_mistakes_are_answered_in_one_sentence(
     assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
+@pytest.mark.parametrize("left", ["metrics.csv", "checkpoints/step_000001/state.json"])
+def test_a_run_is_not_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str) -> None:
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).touch()
+    said = refusal(capsys, "train", "debug", "--policy", str(tmp_path / "policy"), "--run", str(tmp_path))
+    assert "already holds a run" in said and "--resume" in said
+
+
 def test_eval_reads_task_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "load_policy", lambda *_: None)
     assert "--tasks takes int values, not 'x'" in refusal(capsys, "eval", "p", "--tasks", "1,x")
