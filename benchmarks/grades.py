@@ -4,10 +4,10 @@
         --demos runs/suite/libero_spatial/demos --groups 20
 
 Rolls out groups as a training step does (training states of a seed that no preset uses), grades their failures by
-coverage with the preset's alpha, against the demonstrations and the successes of the batch, and compares the grades with the true progress
-that the simulator knows (`srpo.evaluation.true_progress`), at its best moment and at the end of the episode. Printed:
-Spearman's correlation within groups, mean and standard error over the groups that have more than three failures, and
-how far grades spread in groups that all fail.
+coverage with the preset's alpha, against the demonstrations and the successes of the batch, and compares the grades
+with the true progress that the simulator knows (`srpo.evaluation.true_progress`), at its best moment and at the end of
+the episode. Printed: Spearman's correlation within groups, mean and standard error over the groups that have more than
+three failures, and how far grades spread in groups that all fail.
 """
 
 from __future__ import annotations
