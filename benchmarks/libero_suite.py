@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
         )  # fmt: skip
     folder = work / f"{method}_{seed}"
     kept = options.results / place / f"{method}_{seed}"
-    per_step = chosen.train.groups * chosen.train.group_size
+    per_step = chosen.train.episodes_per_step
     steps = options.episodes // per_step if options.episodes else chosen.train.steps
     shared = work / f"before_{seed}_{options.states}.json"  # the same policy, states and seeds for every method
     if episodes_of(folder) < steps * per_step or not (folder / "eval_after.json").is_file():

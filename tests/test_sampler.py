@@ -102,10 +102,10 @@ def test_states_that_failed_are_taken_up_again_by_the_spread_of_their_outcomes()
     failed.add("a", never, [False] * 8)
     failed.add("a", solved, [True] * 8)
     count = Counter(failed.draw("a", rng) for _ in range(4000))
-    # sqrt(p (1 - p)): 0.5 at 1/2, 0.331 at 7/8, and 0.237 at 0, which counts as 0.06.
-    total = 0.5 + np.sqrt(7 / 64) + np.sqrt(0.06 * 0.94)
+    # sqrt(p (1 - p)) with p = (1 + 1) / 4, (7 + 1) / 10 and (0 + 1) / 10: 0.5, 0.4 and 0.3.
+    total = 0.5 + 0.4 + 0.3
     assert count[half] / 4000 == pytest.approx(0.5 / total, abs=0.03)
-    assert count[never] / 4000 == pytest.approx(np.sqrt(0.06 * 0.94) / total, abs=0.03)
+    assert count[never] / 4000 == pytest.approx(0.3 / total, abs=0.03)
     assert count[solved] == 0 and failed.draw("b", rng) is None
     assert failed.draw("a", rng, {half, seven}) == never and failed.draw("a", rng, {half, seven, never}) is None
     failed.add("a", seven, [True] * 8)  # solved by now
@@ -136,6 +136,24 @@ def test_a_share_of_the_groups_takes_up_states_that_failed() -> None:
     once = replace(SAMPLER, tasks=TASKS[:1], groups=3).requests(0, None, failed, 1.0)
     assert {r.initial_state for r in once} == set(known)
     assert SAMPLER.requests(4, None, failed, 0.0) == SAMPLER.requests(4)
+
+
+def test_probes_are_single_attempts_at_new_states() -> None:
+    sampler = replace(SAMPLER, probes=5)
+    failed = FailedStates([t.id for t in TASKS])
+    known = [train_state("held-out", 10**5 + i) for i in range(20)]
+    for task in TASKS:
+        for state in known:
+            failed.add(task.id, state, [False])
+    steps = [sampler.requests(step, np.array([0.98, 0.01, 0.01]), failed, 1.0) for step in range(30)]
+    assert [r.group for r in steps[2]] == [18, 18, 18, 19, 19, 19, 20, 20, 20, 21, 21, 21, 22, 23, 24, 25, 26]
+    groups = [r for step in steps for r in step[:12]]
+    probes = [r for step in steps for r in step[12:]]
+    assert all(r.again and r.initial_state in known for r in groups)
+    # 150 probes: every task 50 times, whatever the weights of the groups, each at a state of its own.
+    assert Counter(r.task.index for r in probes) == {0: 50, 1: 50, 2: 50}
+    assert len({r.initial_state for r in probes}) == 150 and not any(r.again for r in probes)
+    assert steps[7] == sampler.requests(7, np.array([0.98, 0.01, 0.01]), failed, 1.0)
 
 
 def test_held_out_protocol_keeps_all_purposes_apart() -> None:

@@ -14,6 +14,7 @@ from srpo.types import SrpoError
         ({"reward": "dense"}, "No reward named 'dense': choose srpo or sparse"),
         ({"credit": "token"}, "choose episode or decision"),
         ({"revisit": 1.5}, "from 0 to 1"),
+        ({"probes": -1}, "0 or more"),
         ({"task_sampling": "hard"}, "choose even, uncertain or failing"),
         ({"token_weights": "some"}, "No token weights named 'some': choose equal or range"),
         ({"gae_lambda": 1.5}, "--gae-lambda from 0 to 1"),

@@ -135,6 +135,22 @@ def test_states_taken_up_again_do_not_count_as_recent_success(tmp_path: Path, ti
     assert row["success_recent"] > 0
 
 
+def test_probes_find_the_states_that_groups_take_up(tmp_path: Path, tiny_policy: Make) -> None:
+    # Of the first step everything fails, later on nothing does.
+    loop = trainer(tiny_policy(0), tmp_path, lambda request, tokens: request.group >= 8, probes=4, revisit=1.0)
+    row, record = loop.step()
+    assert row["episodes"] == row["n_episodes"] == 28 and row["groups_informative"] + row["groups_skipped"] == 4
+    failed = {(r.task.id, r.initial_state) for r in loop.collector.requests}
+    assert len(failed) == 8 and [e.request.group for e in record.episodes[24:]] == [4, 5, 6, 7]
+    row, record = loop.step()
+    assert row["episodes"] == 56 and row["success_rate"] == 1
+    groups, probes = loop.collector.requests[:24], loop.collector.requests[24:]
+    assert {(r.task.id, r.initial_state) for r in groups} < failed
+    assert not failed & {(r.task.id, r.initial_state) for r in probes}
+    # Of each task's last 16 attempts at new states 2 are successes: 12 failures and 2 came before, 2 have come since.
+    assert row["success_recent"] == 2 / 16
+
+
 def numbers(row: dict[str, float]) -> dict[str, float]:
     return {k: v for k, v in row.items() if not k.startswith("seconds")}
 
@@ -142,7 +158,7 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
 @pytest.mark.parametrize(
     "changes",
     [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"},
-     {"task_sampling": "failing", "fade_grades": True}, {"revisit": 0.9}],
+     {"task_sampling": "failing", "fade_grades": True}, {"revisit": 0.9}, {"revisit": 1.0, "probes": 5}],
 )  # fmt: skip
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.

@@ -175,7 +175,7 @@ def _train(
             "policy": options.policy,
             "tasks": ", ".join(t.id for t in tasks),
             "reward": config.reward,
-            "episodes per step": config.groups * config.group_size,
+            "episodes per step": config.episodes_per_step,
             "steps": config.steps,
             "workers": config.workers or default_workers(),
         },
@@ -259,7 +259,7 @@ class _Session:
         board.resume(trainer.done)
         config = self.config
         for _ in range(trainer.done, config.steps):
-            own = len(self.world.share(range(config.groups * config.group_size)))
+            own = len(self.world.share(range(config.episodes_per_step)))
             with self.console.phase("roll out", own, "episodes") as progress:
                 row, record = trainer.step(_counting(progress))
             row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]

@@ -140,7 +140,7 @@ def make(config: TrainConfig, policy: str | None, processes: int = 1) -> Plan:
     lora = config.model.train == "lora"
     memory = _memory(config, net, processes, cuda, lora)
     workers = config.workers or default_workers()
-    episodes = config.groups * config.group_size
+    episodes = config.episodes_per_step
     # Half of the attempts fail and run to the limit, half succeed after half of it.
     limit = config.train_max_steps or 300
     decisions = episodes * 0.75 * limit / 8
@@ -232,7 +232,7 @@ def text(plan: Plan, config: TrainConfig) -> str:
         lines += [f"  {name:24}{size / GIB:10.1f} GiB" for name, size in sizes.items()]
         lines.append(f"  {'all':24}{sum(sizes.values()) / GIB:10.1f} GiB")
     lines.append(f"disk: up to {plan.disk / GIB:.1f} GiB for {CHECKPOINTS} checkpoints, one of them being written")
-    lines.append(f"an RL step of {config.groups} x {config.group_size} episodes, estimated")
+    lines.append(f"an RL step of {config.episodes_per_step} episodes, estimated")
     lines += [f"  {name:24}{_duration(s):>14}" for name, s in plan.seconds.items()]
     step = sum(plan.seconds.values())
     whole = f"{config.steps} steps: {_duration(step * config.steps)}"

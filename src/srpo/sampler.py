@@ -83,6 +83,7 @@ class GroupSampler:
         seed: of the whole run.
         temperature: sampling temperature of the rollouts.
         train_states: number of different initial states a task; None: never the same one twice.
+        probes: single attempts per step at new initial states, each a group of its own; tasks take turns.
     """
 
     tasks: Sequence[Task]
@@ -92,11 +93,12 @@ class GroupSampler:
     seed: int
     temperature: float
     train_states: int | None = None
+    probes: int = 0
 
     def requests(
         self, step: int, weights: np.ndarray | None = None, failed: FailedStates | None = None, revisit: float = 0.0
     ) -> list[EpisodeRequest]:
-        """The episodes of RL step ``step`` (from 0), group by group.
+        """The episodes of RL step ``step`` (from 0), group by group, and then the probes.
 
         Args:
             step: its number.
@@ -104,26 +106,32 @@ class GroupSampler:
             failed: initial states to take up again.
             revisit: share of the groups that do so, where their task has such a state.
         """
-        chosen = self._in_turn(step) if weights is None else self._weighted(step, weights)
+        chosen = self._in_turn(step, self.groups) if weights is None else self._weighted(step, weights)
         out: list[EpisodeRequest] = []
-        for number, index in enumerate(chosen, step * self.groups):
+        first = step * (self.groups + self.probes)
+        for number, index in enumerate(chosen, first):
             task = self.tasks[index]
             again_rng = np.random.default_rng([self.seed, 6, number])
             state = None
             if failed is not None and again_rng.random() < revisit:
                 state = failed.draw(task.id, again_rng, {r.initial_state for r in out if r.task is task})
-            again = state is not None
-            if state is None:
-                state_rng = np.random.default_rng([self.seed, 2, number])
-                pool = self.train_states or (N_PUBLISHED if self.protocol == "paper" else _SPAN)
-                state = train_state(self.protocol, int(state_rng.integers(pool)))
-            seeds = np.random.default_rng([self.seed, 3, number]).integers(2**31, size=self.group_size)
-            out += [EpisodeRequest(task, state, number, int(s), self.temperature, again=again) for s in seeds]
+            out += self._group(task, number, self.group_size, state)
+        for number, index in enumerate(self._in_turn(step, self.probes), first + self.groups):
+            out += self._group(self.tasks[index], number, 1)
         return out
 
-    def _in_turn(self, step: int) -> list[int]:
+    def _group(self, task: Task, number: int, size: int, failed: InitialState | None = None) -> list[EpisodeRequest]:
+        """``size`` attempts at the state that failed, or at a new one."""
+        pool = self.train_states or (N_PUBLISHED if self.protocol == "paper" else _SPAN)
+        index = int(np.random.default_rng([self.seed, 2, number]).integers(pool))
+        state = failed or train_state(self.protocol, index)
+        seeds = np.random.default_rng([self.seed, 3, number]).integers(2**31, size=size).tolist()
+        return [EpisodeRequest(task, state, number, s, self.temperature, again=failed is not None) for s in seeds]
+
+    def _in_turn(self, step: int, count: int) -> list[int]:
+        """The tasks of a step's ``count`` groups or probes."""
         chosen = []
-        for number in range(step * self.groups, (step + 1) * self.groups):
+        for number in range(step * count, (step + 1) * count):
             turn, place = divmod(number, len(self.tasks))
             chosen.append(int(np.random.default_rng([self.seed, 1, turn]).permutation(len(self.tasks))[place]))
         return chosen
@@ -190,10 +198,11 @@ class RecentOutcomes:
 
 
 class FailedStates:
-    """Initial states at which a group did not succeed throughout, to be practised again.
+    """Initial states at which not every attempt succeeded, to be practised again.
 
     Levels whose outcome is still open teach more than new ones, most of which are solved: Prioritized Level Replay
-    (arXiv 2010.03934), with the spread of a group's outcomes as the score.
+    (arXiv 2010.03934), with the standard deviation of an outcome as the score, sqrt(p (1 - p)), where p is
+    (successes + 1) / (attempts + 2).
 
     Args:
         tasks: ids.
@@ -202,19 +211,19 @@ class FailedStates:
 
     def __init__(self, tasks: Sequence[str], capacity: int = 32) -> None:
         self.capacity = capacity
-        self._kept: dict[str, dict[InitialState, float]] = {t: {} for t in tasks}
+        self._kept: dict[str, dict[InitialState, tuple[int, int]]] = {t: {} for t in tasks}
 
     def add(self, task: str, state: InitialState, success: np.ndarray | Sequence[bool]) -> None:
         """Note how a group's attempts at a state ended. One that succeeded throughout is not kept (any longer)."""
         kept = self._kept[task]
         kept.pop(state, None)
         if not np.all(success):
-            kept[state] = float(np.mean(success))
+            kept[state] = int(np.sum(success)), len(success)
         while len(kept) > self.capacity:
             del kept[next(iter(kept))]
 
     def draw(self, task: str, rng: np.random.Generator, but: Collection[InitialState] = ()) -> InitialState | None:
-        """A state of the task, in proportion to sqrt(p (1 - p)), the spread of its outcomes; None if there is none.
+        """A state of the task, in proportion to its score; None if there is none.
 
         Args:
             task: its id.
@@ -224,17 +233,17 @@ class FailedStates:
         states = [s for s in self._kept[task] if s not in but]
         if not states:
             return None
-        p = np.array([self._kept[task][s] for s in states])
-        p = np.maximum(p, 0.06)  # what failed throughout may yet succeed: half an attempt of eight
-        spread = np.sqrt(p * (1 - p))
-        return states[int(rng.choice(len(states), p=spread / spread.sum()))]
+        p = np.array([(won + 1) / (n + 2) for won, n in (self._kept[task][s] for s in states)])
+        score = np.sqrt(p * (1 - p))
+        return states[int(rng.choice(len(states), p=score / score.sum()))]
 
     def state_dict(self) -> dict[str, list[list[Any]]]:
-        """Task -> rows of kind, index and share of successes, fit for JSON; the longest unpractised first."""
-        return {t: [[s.kind, s.index, p] for s, p in kept.items()] for t, kept in self._kept.items()}
+        """Task -> rows of kind, index, successes and attempts, fit for JSON; the longest unpractised first."""
+        return {t: [[s.kind, s.index, *outcome] for s, outcome in kept.items()] for t, kept in self._kept.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the contents by those of `state_dict`; tasks that this run does not have are left out."""
         for name, kept in self._kept.items():
             kept.clear()
-            kept.update({InitialState(kind, int(i)): float(p) for kind, i, p in state.get(name, ())})
+            for kind, i, *outcome in state.get(name, ()):
+                kept[InitialState(kind, int(i))] = (int(outcome[0]), int(outcome[1]))

@@ -24,6 +24,8 @@ class TrainConfig:
             most; ``"failing"``: those that fail most are; see `RecentOutcomes.weights`.
         revisit: share of the groups that take up again an initial state at which not every attempt succeeded, see
             `FailedStates`; the others have new ones.
+        probes: single attempts per step at new initial states, beside the groups. They tell how often the policy
+            succeeds, and which states are worth a group: one all of whose attempts succeed teaches nothing.
         temperature: sampling temperature of the rollouts.
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
@@ -66,6 +68,7 @@ class TrainConfig:
     group_size: int = 8
     task_sampling: str = "even"
     revisit: float = 0.0
+    probes: int = 0
     temperature: float = 1.0
     reward: str = "srpo"
     formula: str = "paper"
@@ -104,6 +107,8 @@ class TrainConfig:
             raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even, uncertain or failing.")
         if not 0.0 <= self.revisit <= 1.0:
             raise SrpoError("--revisit is a share of the groups: from 0 to 1.")
+        if self.probes < 0:
+            raise SrpoError("--probes is a number of attempts: 0 or more.")
         if self.token_weights not in ("equal", "range"):
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
@@ -114,3 +119,8 @@ class TrainConfig:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:
             raise SrpoError("Training samples its actions: set --temperature above 0 (srpo eval decodes greedily).")
+
+    @property
+    def episodes_per_step(self) -> int:
+        """Attempts of an RL step."""
+        return self.groups * self.group_size + self.probes

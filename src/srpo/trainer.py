@@ -62,9 +62,10 @@ class Trainer:
             tasks = [replace(t, max_steps=config.train_max_steps) for t in tasks]
         self.sampler = GroupSampler(
             tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
-            config.train_states,
+            config.train_states, config.probes,
         )  # fmt: skip
-        self.outcomes = RecentOutcomes([t.id for t in tasks])
+        # Single attempts at new states tell as much as twice as many that come in groups, or more.
+        self.outcomes = RecentOutcomes([t.id for t in tasks], window=16 if config.probes else 32)
         self.failed = FailedStates([t.id for t in tasks])
         self.token_weights = range_weights(policy) if config.token_weights == "range" else None
         self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
@@ -216,7 +217,7 @@ class Trainer:
         useful = len(set(group[informative].tolist()))
         return {
             "step": self.done,
-            "episodes": self.done * self.config.groups * self.config.group_size,
+            "episodes": self.done * self.config.episodes_per_step,
             "env_steps": int(sum(e.n_steps for e in episodes)),
             "n_success": int(success.sum()),
             "n_episodes": len(episodes),
@@ -227,7 +228,7 @@ class Trainer:
             "reward_failure_std": float(failed.std()) if len(failed) else 0.0,
             "n_clusters": sum(record.graded.n_clusters.values()) if record.graded else 0,
             "groups_informative": useful,
-            "groups_skipped": len(outcomes) - useful,
+            "groups_skipped": sum(n > 1 for n in outcomes.values()) - useful,
         }
 
     def _update_average(self) -> None:
@@ -257,7 +258,7 @@ class Trainer:
     def save(self) -> Path:
         """Checkpoint: weights, optimiser, replay, values, average, step. (All random draws follow from the step.)"""
         tensors: dict[str, torch.Tensor] = {}
-        state: dict[str, Any] = {"outcomes": self.outcomes.state_dict(), "failed": self.failed.state_dict()}
+        state: dict[str, Any] = {"outcomes": self.outcomes.state_dict(), "failed_states": self.failed.state_dict()}
         if self.replay is not None:
             state["replay"], arrays = _split(self.replay.state_dict())
             tensors |= {f"replay.{k}": torch.from_numpy(v) for k, v in arrays.items()}
@@ -286,7 +287,7 @@ class Trainer:
         self.done = int(state["step"])
         # A part that the saved run did not have starts afresh.
         self.outcomes.load_state_dict(state.get("outcomes", {}))
-        self.failed.load_state_dict(state.get("failed", {}))
+        self.failed.load_state_dict(state.get("failed_states", {}))
         if self.replay is not None and "replay" in state:
             self.replay.load_state_dict(state["replay"] | _part(tensors, "replay."))
         if self.value_history is not None:
