@@ -15,6 +15,7 @@ from srpo.types import SrpoError
         ({"credit": "token"}, "choose episode or decision"),
         ({"revisit": 1.5}, "from 0 to 1"),
         ({"probes": -1}, "0 or more"),
+        ({"schedule": "cosine"}, "choose constant, linear or sqrt"),
         ({"task_sampling": "hard"}, "choose even, uncertain or failing"),
         ({"token_weights": "some"}, "No token weights named 'some': choose equal or range"),
         ({"gae_lambda": 1.5}, "--gae-lambda from 0 to 1"),
@@ -27,3 +28,14 @@ from srpo.types import SrpoError
 def test_refused(settings: dict, message: str) -> None:
     with pytest.raises(SrpoError, match=message):
         TrainConfig(**settings)
+
+
+def test_schedules() -> None:
+    assert [TrainConfig(steps=4).rate(k) for k in (0, 3)] == [1, 1]
+    assert [TrainConfig(steps=4, schedule="linear").rate(k) for k in (0, 1, 3)] == [1, 0.75, 0.25]
+    # 1 / sqrt(1), 1 / sqrt(4), 1 / sqrt(16), however long the run.
+    assert [TrainConfig(steps=4, schedule="sqrt").rate(k) for k in (0, 30, 150)] == [1, 0.5, 0.25]
+
+
+def test_episodes_per_step() -> None:
+    assert TrainConfig(groups=3, group_size=4, probes=5).episodes_per_step == 17

@@ -44,14 +44,14 @@ _COMPACT_RL = TrainConfig(
 # much as one in which some succeed. Tasks that fail most are practised most, and grades count most there. Groups are
 # at initial states that failed before, which single attempts find: in the end most groups elsewhere succeed
 # throughout. Tokens of axes in which the demonstrations hardly move (the rotations) would be more than half of the
-# gradient's noise. Noise that a chunk has in common and that lasts over decisions tells more, and disturbs more:
-# hence the low temperature. A step has a tenth as many episodes of a task as the demo's: its update is noisier, and
-# must be shorter. The rate stays: where it fell, a run stood still, and went on once it did not.
+# gradient's noise. Noise that lasts over decisions tells more, and disturbs more: hence the low temperature. A step has
+# a tenth as many episodes of a task as the demo's: its update is noisier, and must be shorter. The rate falls, but not
+# to zero: runs stood still at a rate that stayed high, and at one that reached zero.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=200, groups=8, probes=16, revisit=1.0, task_sampling="failing", fade_grades=True,
-    normalise_std=False, temperature=0.15, token_weights="range", value_history=16,
-    rollout=replace(_COMPACT_RL.rollout, noise_correlation=0.9, noise_persistence=0.8),
-    learner=replace(_COMPACT_RL.learner, learning_rate=4e-5, target_kl=0.1, frozen=("head",)),
+    schedule="sqrt", normalise_std=False, temperature=0.15, token_weights="range", value_history=16,
+    rollout=replace(_COMPACT_RL.rollout, noise_persistence=0.8),
+    learner=replace(_COMPACT_RL.learner, learning_rate=3e-5, target_kl=0.05, frozen=("head",)),
 )  # fmt: skip
 # Cloned so, a policy for a whole suite solves about half of its attempts.
 _COMPACT_CLONE = SftConfig(steps=300, validation=0.0)

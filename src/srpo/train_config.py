@@ -51,7 +51,7 @@ class TrainConfig:
         decoding: of the evaluations: ``"greedy"``, ``"median"`` or ``"sample"``, see `evaluation_requests`.
         evaluate_every: RL steps between evaluations on the way (0: none).
         videos: filmed evaluation episodes per task.
-        anneal: let the learning rate fall linearly to zero over the run.
+        schedule: of the learning rate: ``"constant"``, ``"linear"`` or ``"sqrt"``, see `rate`.
         save_every: RL steps between checkpoints; the last step always makes one.
         average: decay per RL step of the running average of the weights that becomes the final policy (0: the last).
         seed: of the whole run.
@@ -89,7 +89,7 @@ class TrainConfig:
     decoding: str = "greedy"
     evaluate_every: int = 0
     videos: int = 4
-    anneal: bool = False
+    schedule: str = "constant"
     save_every: int = 1
     average: float = 0.0
     seed: int = 0
@@ -109,6 +109,8 @@ class TrainConfig:
             raise SrpoError("--revisit is a share of the groups: from 0 to 1.")
         if self.probes < 0:
             raise SrpoError("--probes is a number of attempts: 0 or more.")
+        if self.schedule not in ("constant", "linear", "sqrt"):
+            raise SrpoError(f"No schedule named '{self.schedule}': choose constant, linear or sqrt.")
         if self.token_weights not in ("equal", "range"):
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
@@ -124,3 +126,14 @@ class TrainConfig:
     def episodes_per_step(self) -> int:
         """Attempts of an RL step."""
         return self.groups * self.group_size + self.probes
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate in RL step ``step`` (from 0).
+
+        ``"linear"`` falls to zero over the run. ``"sqrt"`` is 1 / sqrt(1 + step / 10), whatever the length of the run:
+        the updates' noise goes to zero in the end, and yet the rates add up to any distance (after Robbins and Monro,
+        1951; a power below 1 with averaged weights: Polyak and Juditsky, 1992).
+        """
+        if self.schedule == "linear":
+            return 1.0 - step / self.steps
+        return (1.0 + step / 10.0) ** -0.5 if self.schedule == "sqrt" else 1.0

@@ -125,8 +125,7 @@ class Trainer:
         stats: dict[str, float] = {}
         if informative.any():
             decisions = flatten(episodes, advantages, self.policy.action_dim, self.token_weights)
-            rate = 1.0 - self.done / self.config.steps if self.config.anneal else 1.0
-            stats = self.learner.update(decisions, self.done, rate)
+            stats = self.learner.update(decisions, self.done, self.config.rate(self.done))
         if self.replay is not None and record.embeddings is not None:
             self.replay.add(record.embeddings, success, task)
         self._remember(episodes, success, group)
