@@ -245,5 +245,4 @@ class FailedStates:
         """Replace the contents by those of `state_dict`; tasks that this run does not have are left out."""
         for name, kept in self._kept.items():
             kept.clear()
-            for kind, i, *outcome in state.get(name, ()):
-                kept[InitialState(kind, int(i))] = (int(outcome[0]), int(outcome[1]))
+            kept.update({InitialState(kind, int(i)): (int(won), int(n)) for kind, i, won, n in state.get(name, ())})

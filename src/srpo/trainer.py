@@ -64,7 +64,7 @@ class Trainer:
             tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
             config.train_states, config.probes,
         )  # fmt: skip
-        # Single attempts at new states tell as much as twice as many that come in groups, or more.
+        # The attempts of a group share a state, so that single ones tell more each; and there are fewer of them a step.
         self.outcomes = RecentOutcomes([t.id for t in tasks], window=16 if config.probes else 32)
         self.failed = FailedStates([t.id for t in tasks])
         self.token_weights = range_weights(policy) if config.token_weights == "range" else None
