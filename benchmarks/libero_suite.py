@@ -12,9 +12,9 @@ Small files of every run (settings, CSV, evaluations, the commit that made them)
 table and the learning curves; checkpoints and videos under ``--work``.
 
 Policies are evaluated by the median of each token's distribution, and sampled at the temperature of practice. Success
-during training is that of sampled episodes from initial states not seen before, of each task's last 16 (32 without probes), mean over the
-tasks (``success_recent``); "episodes to 80 %" is the first step at which it is there. Methods are options of
-``srpo train`` (`METHODS`).
+during training is that of sampled episodes from initial states not seen before, of each task's last 16 (32 without
+probes), mean over the tasks (``success_recent``); "episodes to 80 %" is the first step at which it is there. Methods
+are options of ``srpo train`` (`METHODS`).
 """
 
 from __future__ import annotations
