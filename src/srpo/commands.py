@@ -193,7 +193,7 @@ def _train(
         elif config.demonstrations:
             trainer.show(DemonstrationSet(config.demonstrations))
         session.practise(trainer)
-        final = trainer.final_policy()
+        final = session.final_policy(trainer)
         if world.first or trainer.learner.sharded:
             final.save_pretrained(run / "policy" if world.first else None)
         session.evaluate(trainer.learner.acting if trainer.learner.sharded else final, "after", config.videos)
@@ -249,6 +249,19 @@ class _Session:
         )
         return result
 
+    def distil(self, trainer: Trainer) -> dict[str, float]:
+        """Go on with a clone of the own successes; the seconds it took."""
+        with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
+            if not trainer.distil(progress.update):
+                self.console.warning("not distilled: a task has no success yet (give --demonstrations to begin with)")
+        return {"seconds_distil": progress.seconds}
+
+    def final_policy(self, trainer: Trainer) -> Any:
+        if not self.config.distil.every:
+            return trainer.final_policy()
+        with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
+            return trainer.final_policy(progress.update)
+
     def practise(self, trainer: Trainer) -> None:
         metrics = CsvLogger(self.run / "metrics.csv")
         metrics.resume(trainer.done)
@@ -259,12 +272,14 @@ class _Session:
         board.resume(trainer.done)
         config = self.config
         for _ in range(trainer.done, config.steps):
+            distilled = self.distil(trainer) if trainer.distil_due else {}
             own = len(self.world.share(range(config.episodes_per_step)))
             with self.console.phase("roll out", own, "episodes") as progress:
                 row, record = trainer.step(_counting(progress))
+            row |= distilled
             row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]
             if config.evaluate_every and trainer.done % config.evaluate_every == 0 and trainer.done < config.steps:
-                deciding = trainer.learner.acting if trainer.learner.sharded else trainer.final_policy()
+                deciding = trainer.learner.acting if trainer.learner.sharded else self.final_policy(trainer)
                 overall = self.evaluate(deciding, f"step {trainer.done}", 0)["overall"]
                 row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
             if trainer.done % config.save_every == 0 or trainer.done == config.steps:

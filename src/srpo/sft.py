@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -107,6 +107,28 @@ def train(
     return policy
 
 
+def fit(
+    policy: CompactPolicy, data: Batch, config: SftConfig, weights: np.ndarray | None = None
+) -> Iterator[dict[str, float]]:
+    """Clone decisions, one gradient step at a time, without checkpoints; yields the loss of each.
+
+    Args:
+        policy: trained in place.
+        data: the policy's inputs, ``tokens`` (N, L) integers, and ``mask`` (N, L) bool, which tokens exist.
+        config: see `SftConfig`; its steps, batch, rate, targets and seed are used.
+        weights: (N,) > 0, how often each decision is drawn, relative to the others; None: all alike.
+    """
+    edges = None if weights is None else np.cumsum(weights[:-1]) / np.sum(weights)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    for step in range(config.steps):
+        yield _step(policy, optimizer, data, config, step, edges)
+
+
+def decisions(policy: CompactPolicy, demonstration: Demonstration, stride: int) -> Batch:
+    """Every ``stride``-th moment of a demonstration as a decision: inputs, ``tokens``, ``mask``."""
+    return _decisions(policy, demonstration, SftConfig(stride=stride), 0, augment=False)
+
+
 def _told(order: np.ndarray, on_features: Callable[[int, int], None]):
     for k, i in enumerate(order):
         yield i
@@ -177,14 +199,22 @@ def recolour(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _step(
-    policy: CompactPolicy, optimizer: torch.optim.Optimizer, data: Batch, config: SftConfig, step: int
+    policy: CompactPolicy,
+    optimizer: torch.optim.Optimizer,
+    data: Batch,
+    config: SftConfig,
+    step: int,
+    edges: np.ndarray | None = None,
 ) -> dict[str, float]:
     warm = min(1.0, (step + 1) / 50)
     rate = config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
     for group in optimizer.param_groups:
         group["lr"] = max(rate, 1e-5)
     rng = np.random.default_rng([config.seed, 2, step])
-    index = torch.from_numpy(rng.integers(len(data["tokens"]), size=config.batch))
+    if edges is None:
+        index = torch.from_numpy(rng.integers(len(data["tokens"]), size=config.batch))
+    else:
+        index = torch.from_numpy(np.searchsorted(edges, rng.random(config.batch), side="right"))
     batch = {k: v[index] for k, v in data.items()}
     noise = torch.from_numpy(rng.standard_normal(batch["state"].shape, dtype=np.float32))
     batch["state"] = batch["state"] + 0.05 * noise * policy.state_std
@@ -194,7 +224,7 @@ def _step(
     result.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     if not torch.isfinite(norm):
-        raise SrpoError(f"The gradient of SFT step {step} is not finite; lower --learning-rate.")
+        raise SrpoError(f"The gradient of cloning step {step} is not finite; lower the learning rate of cloning.")
     optimizer.step()
     return {"loss": result.loss.item()}
 

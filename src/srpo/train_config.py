@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from srpo.distillation import DistilConfig
 from srpo.learner import LearnerConfig
 from srpo.policies.loading import ModelOptions
 from srpo.rollout.runner import RolloutConfig
@@ -56,6 +57,7 @@ class TrainConfig:
         average: decay per RL step of the running average of the weights that becomes the final policy (0: the last).
         seed: of the whole run.
         workers: rollout processes; None: one a core.
+        distil: see `DistilConfig`.
         rollout: see `RolloutConfig`.
         learner: see `LearnerConfig`.
         model: see `ModelOptions`.
@@ -94,6 +96,7 @@ class TrainConfig:
     average: float = 0.0
     seed: int = 0
     workers: int | None = None
+    distil: DistilConfig = field(default_factory=DistilConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     model: ModelOptions = field(default_factory=ModelOptions)

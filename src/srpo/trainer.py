@@ -18,15 +18,21 @@ from srpo import checkpoint, distributed
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
+from srpo.data.successes import SuccessMemory
+from srpo.distillation import distil
 from srpo.learner import Learner, flatten
 from srpo.policies.base import range_weights
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import FailedStates, GroupSampler, RecentOutcomes
+from srpo.sft import decisions
 from srpo.train_config import TrainConfig
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
 from srpo.world_models.base import moments
+
+#: Every how many control steps a demonstrated moment is a decision to clone.
+STRIDE = 2
 
 
 class Trainer:
@@ -39,7 +45,7 @@ class Trainer:
         tasks: what to practise.
         collector: rolls out.
         world_model: embeds episodes (not called when the reward is sparse).
-        run: run folder, for checkpoints.
+        run: run folder, for checkpoints and the own successes.
         world: the processes that share the work, see `srpo.distributed`.
     """
 
@@ -76,20 +82,35 @@ class Trainer:
         self.replay = ReferenceReplay(config.replay) if config.replay else None
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
+        self.successes = None
+        if config.distil.every:
+            if not hasattr(policy, "untrained"):
+                raise SrpoError("So large a policy is not cloned anew in a run: leave --distil.every out.")
+            if world.size > 1:
+                raise SrpoError("Own successes are cloned by one process: leave --processes or --distil.every out.")
+            self.successes = SuccessMemory(run / "successes", config.distil.successes)
         self.done = 0
 
     def show(self, demonstrations: Iterable[Demonstration]) -> None:
-        """Keep demonstrations of the run's tasks as references, looked at every ``chunk`` control steps.
-        With the sparse reward, which has no use for references, nothing is read.
+        """Keep demonstrations of the run's tasks: as references, looked at every ``chunk`` control steps, and as the
+        first successes to clone. A run that does neither (the sparse reward has no use for references) reads nothing.
 
         Raises:
             SrpoError: they lack the third-person camera, or none is of one of the tasks.
         """
-        if self.replay is None or self.config.reward == "sparse":
+        refer = self.replay is not None and self.config.reward != "sparse"
+        if not refer and self.successes is None:
             return
         wanted = {task.id for task in self.sampler.tasks}
+        found = 0
         for one in demonstrations:
             if one.task.id not in wanted:
+                continue
+            found += 1
+            if self.successes is not None:
+                own = decisions(self.policy, one, STRIDE)
+                self.successes.add_decisions(0, found, one.task, own)
+            if self.replay is None or not refer:
                 continue
             if CAMERA not in one.images:
                 raise SrpoError(f"The demonstrations lack the camera '{CAMERA}' that the world model looks through.")
@@ -97,7 +118,7 @@ class Trainer:
             seen = every_nth(len(images), self.policy.chunk)
             features = np.stack([self.world_model.frame_features(images[t], {}) for t in seen])
             self.replay.add(self._embed([features]), [True], [one.task.id])
-        if not len(self.replay):
+        if not found:
             raise SrpoError(f"No demonstration is of {', '.join(sorted(wanted))}: give the folder that srpo sft read.")
 
     def step(self, on_episode: Callable[[Episode], None] = lambda e: None) -> tuple[dict[str, float], StepRecord]:
@@ -131,6 +152,8 @@ class Trainer:
         self._remember(episodes, success, group)
         self._update_average()
         self.done += 1
+        if self.successes is not None:
+            self.successes.add(self.done, episodes, self.policy.action_dim)
         end = time.perf_counter()
         times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out}
         times["seconds_total"] = end - start
@@ -246,10 +269,36 @@ class Trainer:
                 self.outcomes.add([task] * len(members), success[members])
             self.failed.add(task, state, success[members])
 
-    def final_policy(self) -> Any:
-        """The policy to keep: one with the running average of the weights if there is one, else the last."""
-        if self.average is None:
-            return self.policy
+    @property
+    def distil_due(self) -> bool:
+        """Whether the policy is to be cloned anew before the next step."""
+        return bool(self.config.distil.every) and self.done > 0 and self.done % self.config.distil.every == 0
+
+    def distil(self, on_step: Callable[[int], None] = lambda step: None) -> bool:
+        """Practise on with a policy cloned from the own successes; its optimiser, values and average start afresh.
+        False, and nothing is changed, while a task has none."""
+        new = self._distilled(on_step)
+        if new is None:
+            return False
+        self.policy.load_state_dict(new.state_dict())
+        self.learner.optimizer.state.clear()
+        if self.value_history is not None:  # of the old policy's features
+            self.value_history.batches.clear()
+        if self.average is not None:
+            self.average = {k: v.clone() for k, v in new.state_dict().items()}
+        return True
+
+    def _distilled(self, on_step: Callable[[int], None]) -> Any | None:
+        assert self.successes is not None
+        seed = int(np.random.default_rng([self.config.seed, 7, self.done]).integers(2**31))
+        return distil(self.policy, self.successes, self.sampler.tasks, self.config.distil, seed, on_step)
+
+    def final_policy(self, on_step: Callable[[int], None] = lambda step: None) -> Any:
+        """The policy to keep: one cloned from the own successes, if the run does so; or one with the running average of
+        the weights if there is one, else the last."""
+        new = self._distilled(on_step) if self.successes is not None else None
+        if new is not None or self.average is None:
+            return self.policy if new is None else new
         final = copy.deepcopy(self.policy)
         final.load_state_dict(self.average)
         return final
@@ -266,7 +315,7 @@ class Trainer:
             tensors |= {f"values.{k}": torch.from_numpy(v) for k, v in arrays.items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        return checkpoint.save(
+        saved = checkpoint.save(
             self.run_folder / "checkpoints",
             self.done,
             self.policy,
@@ -275,6 +324,9 @@ class Trainer:
             tensors,
             write=self.world.first,
         )
+        if self.successes is not None:  # and not before, so that a resumed run has what it needs
+            self.successes.forget()
+        return saved
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint; False if there is none."""
@@ -284,6 +336,8 @@ class Trainer:
         state, tensors = checkpoint.load(folder, self.policy, self.learner.optimizer)
         self.learner.refresh()
         self.done = int(state["step"])
+        if self.successes is not None:
+            self.successes.forget(self.done)
         # A part that the saved run did not have starts afresh.
         self.outcomes.load_state_dict(state.get("outcomes", {}))
         self.failed.load_state_dict(state.get("failed_states", {}))

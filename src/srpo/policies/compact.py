@@ -192,6 +192,10 @@ class CompactPolicy(nn.Module):
             config.width, config.chunk * config.action_dim, config.mixture, config.min_sigma
         )
 
+    def untrained(self) -> CompactPolicy:
+        """A new policy of the same configuration, its weights drawn anew."""
+        return CompactPolicy(self.config)
+
     def prepare(self, observation: Observation) -> Inputs:
         """Frozen features of an observation (see the class); raises SrpoError if a camera or its size is wrong."""
         images = np.stack([self._image(observation, c) for c in self.config.cameras])

@@ -1,0 +1,90 @@
+"""A run's own successes on disk: a folder a task, one safetensors file an episode, the newest of each task kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from srpo.types import Episode, SrpoError, Task
+
+Decisions = dict[str, torch.Tensor]
+
+
+class SuccessMemory:
+    """What the policy saw and did in its newest successes, to be cloned by a new policy (`srpo.distillation`).
+
+    An episode is a file of named tensors with one row a decision: the policy's inputs, ``tokens`` (T, L) and ``mask``
+    (T, L) bool, True where the action was carried out.
+
+    Args:
+        folder: where; made when the first success comes.
+        capacity: successes kept per task.
+    """
+
+    def __init__(self, folder: Path, capacity: int) -> None:
+        self.folder, self.capacity = folder, capacity
+
+    def add(self, step: int, episodes: Sequence[Episode], action_dim: int) -> None:
+        """Keep the successes among the episodes of RL step ``step`` (from 1).
+
+        Raises:
+            SrpoError: the disk is full or not writable.
+        """
+        for number, episode in enumerate(episodes):
+            if not episode.success:
+                continue
+            action = np.arange(episode.tokens.shape[1]) // action_dim
+            decisions = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
+            decisions["tokens"] = torch.from_numpy(episode.tokens)
+            decisions["mask"] = torch.from_numpy(action[None, :] < episode.executed[:, None])
+            self.add_decisions(step, number, episode.request.task, decisions)
+
+    def add_decisions(self, step: int, number: int, task: Task, decisions: Mapping[str, torch.Tensor]) -> None:
+        """Keep one success, the ``number``-th of a step; of step 0, a demonstration."""
+        target = self.folder / str(task.index) / f"{step:06d}_{number:04d}.safetensors"
+        partial = target.with_suffix(".partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save_file({k: v.contiguous() for k, v in decisions.items()}, partial)
+            partial.rename(target)
+        except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+            partial.unlink(missing_ok=True)
+            raise SrpoError(f"Cannot write {target} ({error}); free disk space and use --resume.") from error
+
+    def forget(self, step: int | None = None) -> None:
+        """Delete what is beyond the capacity; or, with ``step``, all that came after that RL step."""
+        for files in self._files().values():
+            for path in files[self.capacity :] if step is None else files:
+                if step is None or int(path.name[:6]) > step:
+                    path.unlink()
+
+    def load(self, tasks: Iterable[Task]) -> dict[int, list[Decisions]]:
+        """Task index -> its newest successes, the newest first; of all ``tasks``, and of no others.
+
+        Raises:
+            SrpoError: a file is damaged.
+        """
+        files = self._files()
+        return {task.index: [_read(f) for f in files.get(task.index, [])[: self.capacity]] for task in tasks}
+
+    def counts(self, tasks: Iterable[Task]) -> dict[int, int]:
+        """Task index -> how many successes `load` would give."""
+        files = self._files()
+        return {task.index: len(files.get(task.index, [])[: self.capacity]) for task in tasks}
+
+    def _files(self) -> dict[int, list[Path]]:
+        """Task index -> files, the newest first."""
+        return {int(f.name): sorted(f.glob("*.safetensors"), reverse=True) for f in self.folder.glob("[0-9]*")}
+
+
+def _read(path: Path) -> Decisions:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SrpoError(f"{path} is damaged ({reason}); delete it and use --resume.") from error

@@ -1,0 +1,82 @@
+"""Own successes on disk: what is kept, in which order, and what a resumed run finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from srpo.data.successes import SuccessMemory
+from srpo.policies.compact import CompactPolicy
+from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError
+from synthetic_training import TASKS, FakeCollector
+
+Make = Callable[[int], CompactPolicy]
+
+
+@pytest.fixture
+def episode(tiny_policy: Make) -> Callable[..., Episode]:
+    def make(task: int = 0, success: bool = True, seed: int = 0) -> Episode:
+        request = EpisodeRequest(TASKS[task], InitialState("sampled", seed), 0, seed)
+        return replace(FakeCollector().episode(tiny_policy(0), request), success=success)
+
+    return make
+
+
+def test_successes_alone_are_kept_with_what_was_carried_out(tmp_path: Path, episode: Callable[..., Episode]) -> None:
+    won = replace(episode(), executed=np.array([2, 1], np.int16))  # the episode ended within its second chunk
+    memory = SuccessMemory(tmp_path, 5)
+    memory.add(1, [episode(success=False), won], action_dim=7)
+    assert memory.counts(TASKS) == {0: 1, 1: 0}
+    (kept,) = memory.load(TASKS)[0]
+    assert set(kept) == {*won.inputs, "tokens", "mask"} and memory.load(TASKS)[1] == []
+    for name, value in won.inputs.items():
+        assert torch.equal(kept[name], torch.from_numpy(value))
+    assert torch.equal(kept["tokens"], torch.from_numpy(won.tokens))
+    assert kept["mask"].tolist() == [[True] * 14, [True] * 7 + [False] * 7]
+
+
+def test_the_newest_of_each_task_stay(tmp_path: Path, episode: Callable[..., Episode]) -> None:
+    memory = SuccessMemory(tmp_path, 3)
+    memory.add_decisions(0, 1, TASKS[1], {"tokens": torch.full((1, 14), 99)})  # a demonstration
+    for step in (1, 2, 10):
+        memory.add(step, [episode(0, seed=2 * step), episode(0, seed=2 * step + 1), episode(1, False)], 7)
+    expected = [episode(0, seed=s).tokens for s in (21, 20, 5)]  # the newest first
+    for _ in range(2):
+        found = memory.load(TASKS)
+        assert all(np.array_equal(f["tokens"], e) for f, e in zip(found[0], expected, strict=True))
+        assert [int(f["tokens"][0, 0]) for f in found[1]] == [99]
+        memory.forget()
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+
+
+def test_what_came_after_the_checkpoint_is_forgotten(tmp_path: Path, episode: Callable[..., Episode]) -> None:
+    memory = SuccessMemory(tmp_path, 3)
+    for step in (1, 2, 3):
+        memory.add(step, [episode(seed=step)], 7)
+    memory.forget(2)
+    assert [f["tokens"].tolist() for f in memory.load(TASKS)[0]] == [episode(seed=s).tokens.tolist() for s in (2, 1)]
+    assert SuccessMemory(tmp_path / "nowhere", 3).counts(TASKS) == {0: 0, 1: 0}
+
+
+def test_a_damaged_file_and_a_full_disk_are_named(
+    tmp_path: Path, episode: Callable[..., Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SuccessMemory(tmp_path, 3)
+    memory.add(1, [episode()], 7)
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SrpoError, match=r"000001_0000.safetensors is damaged .*; delete it"):
+        memory.load(TASKS)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("srpo.data.successes.save_file", full)
+    with pytest.raises(SrpoError, match=r"No space left .* free disk space and use --resume"):
+        memory.add(2, [episode()], 7)
+    assert not list(tmp_path.rglob("*.partial"))

@@ -1,0 +1,134 @@
+"""A new policy cloned from own successes: what it imitates, and a run that goes on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from srpo import distributed
+from srpo.data.successes import SuccessMemory
+from srpo.distillation import DistilConfig, distil
+from srpo.trainer import Trainer
+from srpo.types import EpisodeRequest, SrpoError
+from synthetic_training import CONFIG, TASKS, FakeCollector, LastFrame, Make, trainer
+from test_trainer import numbers, probability_of_success
+from test_trainer_demonstrations import EndOfPicture, demonstration
+
+CLONE = DistilConfig(every=2, steps=30, batch=32, learning_rate=1e-2)
+
+
+def memory_of(folder: Path, policy: Any, count: int = 30) -> SuccessMemory:
+    """Successes of both tasks by the policy, whose deciding token is 128 or more."""
+    memory = SuccessMemory(folder, 100)
+    requests = trainer(policy, folder).sampler.requests(0) * (count // 6)
+    requests = [EpisodeRequest(r.task, r.initial_state, r.group, seed) for seed, r in enumerate(requests)]
+    memory.add(1, [FakeCollector().episode(policy, r) for r in requests], 7)
+    return memory
+
+
+def test_the_clone_does_what_has_succeeded(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    memory = memory_of(tmp_path / "m", policy)
+    steps: list[int] = []
+    state, before = torch.get_rng_state(), {k: v.clone() for k, v in policy.state_dict().items()}
+    new = distil(policy, memory, TASKS, CLONE, 3, steps.append)
+    assert steps == list(range(1, 31)) and not new.training
+    assert probability_of_success(policy) < 0.7 < 0.8 < probability_of_success(new)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing else of the run notices
+    assert all(torch.equal(v, before[k]) for k, v in policy.state_dict().items())
+    again, other = (distil(policy, memory, TASKS, CLONE, seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(v, again[k]) for k, v in new.state_dict().items())
+    assert not all(torch.equal(v, other[k]) for k, v in new.state_dict().items())
+
+
+def test_nothing_is_cloned_while_a_task_has_no_success(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    memory = memory_of(tmp_path / "m", policy)
+    for file in (tmp_path / "m/1").iterdir():
+        file.unlink()
+    assert distil(policy, memory, TASKS, CLONE, 0) is None
+    loop = trainer(policy, tmp_path, lambda request, tokens: request.task.index == 0, distil=CLONE, average=0.5)
+    for _ in range(2):
+        loop.step()
+    before = {k: v.clone() for k, v in policy.state_dict().items()}
+    assert loop.distil_due and not loop.distil()
+    assert all(torch.equal(v, before[k]) for k, v in policy.state_dict().items())
+    average = loop.final_policy().state_dict()
+    assert all(torch.equal(v, average[k]) for k, v in loop.average.items())
+
+
+def test_a_run_goes_on_from_the_clone(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    loop = trainer(policy, tmp_path, distil=CLONE, average=0.5, credit="decision")
+    due = []
+    for _ in range(5):
+        due.append(loop.distil_due)
+        if loop.distil_due:
+            final = loop.final_policy()
+            assert loop.distil()
+            for weights in (policy.state_dict(), loop.average):
+                assert all(torch.equal(v, weights[k]) for k, v in final.state_dict().items())
+            assert not loop.learner.optimizer.state and not loop.value_history.batches
+        loop.step()
+    assert due == [False, False, True, False, True]
+    assert policy is loop.learner.policy and len(loop.value_history.batches) == 1
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_resumed_run_with_distillation_equals_an_uninterrupted_one(
+    tmp_path: Path, tiny_policy: Make, cut: int
+) -> None:
+    def go(loop: Trainer, steps: int) -> list[dict[str, float]]:
+        rows = []
+        for _ in range(steps):
+            if loop.distil_due:
+                loop.distil()
+            rows.append(numbers(loop.step()[0]))
+            loop.save()
+        return rows
+
+    changes: dict[str, Any] = {"distil": DistilConfig(2, 12, 10, 32, 1e-2), "average": 0.9}
+    whole = trainer(tiny_policy(0), tmp_path / "whole", **changes)
+    expected = go(whole, 5)
+    first = trainer(tiny_policy(0), tmp_path / "cut", **changes)
+    go(first, cut)
+    first.distil()  # killed in the middle of a step, whose successes are on disk already
+    first.step()
+    second = trainer(tiny_policy(5), tmp_path / "cut", **changes)
+    assert second.resume()
+    assert go(second, 5 - cut) == expected[cut:]
+    ours = second.final_policy().state_dict()
+    assert all(torch.equal(v, ours[k]) for k, v in whole.final_policy().state_dict().items())
+
+
+def test_demonstrations_are_the_first_successes(tmp_path: Path, tiny_policy: Make) -> None:
+    loop = trainer(tiny_policy(0), tmp_path, reward="sparse", distil=CLONE)
+    loop.world_model = EndOfPicture()
+    shown = [demonstration(t) for t in TASKS]
+    for one in shown:
+        one.images["agentview"] = np.zeros((5, 32, 32, 3), np.uint8)  # what the tiny policy reads
+    loop.show(shown)
+    assert loop.successes.counts(TASKS) == {0: 1, 1: 1}
+    (kept,) = loop.successes.load(TASKS)[0]
+    # Of five control steps every second one; at the last the chunk's second action is missing.
+    assert kept["mask"].tolist() == [[True] * 14, [True] * 14, [True] * 7 + [False] * 7]
+    plain = trainer(tiny_policy(0), tmp_path, reward="sparse")
+    plain.show([])  # has no use for them
+
+
+def test_policies_that_cannot_be_cloned_in_a_run(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    two = distributed.World(0, 2)
+    with pytest.raises(SrpoError, match="cloned by one process"):
+        Trainer(
+            trainer(policy, tmp_path, distil=CLONE).config, policy, TASKS, FakeCollector(), LastFrame(), tmp_path, two
+        )  # type: ignore[arg-type]
+    closed = type("Closed", (torch.nn.Module,), {})()
+    closed.inner = policy
+    with pytest.raises(SrpoError, match=r"leave --distil\.every out"):
+        trainer(closed, tmp_path, distil=CLONE)
+    assert not CONFIG.distil.every
