@@ -5,8 +5,9 @@
 Per seed and start: the preset's demonstrations, a language-conditioned policy cloned from them (easy: the preset's
 gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds and the same number of
 episodes, evaluated on held-out initial states before and after. Methods that grade failures practise most what fails
-most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. Everything
-is resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger
+most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. A new policy is
+cloned from the own successes every ten steps and at the end, by all methods alike but those that say so. Everything is
+resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger
 number at once would have.
 Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
 table and the learning curves; checkpoints and videos under ``--work``.
@@ -38,13 +39,17 @@ from srpo.evaluation.intervals import wilson
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning, where not the preset's.
 STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 270, "libero_object": 150}}
-_PAPER = ["--clustering", "dbscan", "--replay", "64", "--normalise-std", "True", "--fade-grades", "False"]
-_SPARSE = ["--reward", "sparse", "--task-sampling", "uncertain"]
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
+_EPISODE = ["--credit", "episode", "--normalise-std", "True"]
+_NO_DISTIL = ["--distil.every", "0"]
+_PAPER = [*_DEMOS, "--clustering", "dbscan", "--replay", "64", "--normalise-std", "True", "--fade-grades", "False"]
+_SPARSE = ["--reward", "sparse", "--task-sampling", "uncertain"]
 METHODS: dict[str, list[str]] = {
     "srpo": _DEMOS,
-    "grpo": [*_SPARSE, "--credit", "episode", "--normalise-std", "True"],
-    "sparse": _SPARSE,  # GRPO with credit by decision
+    "grpo": [*_DEMOS, *_SPARSE, *_EPISODE],
+    "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
+    "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
+    "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
     "paper": _PAPER,
     "paper-siirl": [*_PAPER, "--formula", "siirl"],
     "paper-nearest": [*_PAPER, "--clustering", "nearest"],
@@ -57,7 +62,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-uncertain": [*_DEMOS, "--task-sampling", "uncertain"],
     "srpo-fresh-noise": [*_DEMOS, "--rollout.noise-persistence", "0", "--temperature", "0.25"],
     "srpo-all-weights": [*_DEMOS, "--learner.frozen", ""],
-    "srpo-no-replay": ["--replay", "0"],
+    "srpo-no-replay": [*_DEMOS, "--replay", "0"],
     "srpo-std": [*_DEMOS, "--normalise-std", "True"],
     "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
     "srpo-equal-tokens": [*_DEMOS, "--token-weights", "equal"],
@@ -271,7 +276,7 @@ def figure(results: Path, path: Path) -> None:
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
               "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33", "#cc3311",
-              "#009988")  # fmt: skip
+              "#009988", "#ee7733", "#004488")  # fmt: skip
     colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)

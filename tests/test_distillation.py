@@ -18,7 +18,7 @@ from synthetic_training import CONFIG, TASKS, FakeCollector, LastFrame, Make, tr
 from test_trainer import numbers, probability_of_success
 from test_trainer_demonstrations import EndOfPicture, demonstration
 
-CLONE = DistilConfig(every=2, steps=30, batch=32, learning_rate=1e-2)
+CLONE = DistilConfig(every=2, steps=30, batch=32, cloning_rate=1e-2)
 
 
 def memory_of(folder: Path, policy: Any, count: int = 30) -> SuccessMemory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from srpo.distillation import DistilConfig
 from srpo.train_config import TrainConfig
 from srpo.types import SrpoError
 
@@ -21,6 +22,8 @@ from srpo.types import SrpoError
         ({"gae_lambda": 1.5}, "--gae-lambda from 0 to 1"),
         ({"value_history": -1}, "--value-history 0 or more"),
         ({"demonstrations": "demos", "replay": 0}, "set --replay 1 or more"),
+        ({"distil": DistilConfig(every=-1)}, "every is 0 or more"),
+        ({"distil": DistilConfig(successes=0)}, "are 1 or more"),
         ({"group_size": 1}, "set --group-size 2 or more"),
         ({"temperature": 0.0}, "set --temperature above 0"),
     ],

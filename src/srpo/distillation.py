@@ -29,14 +29,14 @@ class DistilConfig:
         successes: newest successes kept per task, the demonstrations (of ``--demonstrations``) being the oldest.
         steps: gradient steps.
         batch: decisions per gradient step.
-        learning_rate: peak of a cosine schedule with a short warm-up.
+        cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
     """
 
     every: int = 0
     successes: int = 100
     steps: int = 1800
     batch: int = 64
-    learning_rate: float = 1e-3
+    cloning_rate: float = 1e-3
 
 
 def distil(
@@ -63,7 +63,7 @@ def distil(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()
-    settings = SftConfig(steps=config.steps, batch=config.batch, learning_rate=config.learning_rate, seed=seed)
+    settings = SftConfig(steps=config.steps, batch=config.batch, learning_rate=config.cloning_rate, seed=seed)
     for step, _ in enumerate(fit(new, data, settings, weights), 1):
         on_step(step)
     return new.eval()

@@ -43,8 +43,8 @@ class TrainConfig:
         value_history: earlier RL steps that the state value is fitted to as well.
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
-        demonstrations: folder whose demonstrations are the first references, for tasks at which nothing succeeds yet;
-            the policy's own successes push them out of the replay.
+        demonstrations: folder whose demonstrations are the first references, for tasks at which nothing succeeds yet,
+            and the first successes to clone (see `DistilConfig`); the policy's own push them out of both.
         protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
         train_max_steps: step limit of the training episodes; None: the suite's. (Evaluations keep the suite's.)
         train_states: different training initial states a task; None: always new ones.
@@ -118,8 +118,10 @@ class TrainConfig:
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
-        if self.demonstrations and not self.replay:
+        if self.demonstrations and not self.replay and not self.distil.every:
             raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
+        if self.distil.every < 0 or min(self.distil.successes, self.distil.steps, self.distil.batch) < 1:
+            raise SrpoError("--distil.every is 0 or more, --distil.successes, .steps and .batch are 1 or more.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:
