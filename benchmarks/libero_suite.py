@@ -50,6 +50,7 @@ METHODS: dict[str, list[str]] = {
     "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
     "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
     "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
+    "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0"],  # nothing but new policies
     "paper": _PAPER,
     "paper-siirl": [*_PAPER, "--formula", "siirl"],
     "paper-nearest": [*_PAPER, "--clustering", "nearest"],
@@ -276,7 +277,7 @@ def figure(results: Path, path: Path) -> None:
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
               "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33", "#cc3311",
-              "#009988", "#ee7733", "#004488")  # fmt: skip
+              "#009988", "#ee7733", "#004488", "#bbbbbb")  # fmt: skip
     colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import torch
 
 from srpo import distributed
 from srpo.data.successes import SuccessMemory
-from srpo.distillation import DistilConfig, distil
+from srpo.distillation import DistilConfig, _join, distil
 from srpo.trainer import Trainer
-from srpo.types import EpisodeRequest, SrpoError
+from srpo.types import EpisodeRequest, SrpoError, Task
 from synthetic_training import CONFIG, TASKS, FakeCollector, LastFrame, Make, trainer
 from test_trainer import numbers, probability_of_success
 from test_trainer_demonstrations import EndOfPicture, demonstration
@@ -91,7 +93,7 @@ def test_resumed_run_with_distillation_equals_an_uninterrupted_one(
             loop.save()
         return rows
 
-    changes: dict[str, Any] = {"distil": DistilConfig(2, 12, 10, 32, 1e-2), "average": 0.9}
+    changes: dict[str, Any] = {"distil": replace(CLONE, successes=12, steps=10), "average": 0.9}
     whole = trainer(tiny_policy(0), tmp_path / "whole", **changes)
     expected = go(whole, 5)
     first = trainer(tiny_policy(0), tmp_path / "cut", **changes)
@@ -105,19 +107,39 @@ def test_resumed_run_with_distillation_equals_an_uninterrupted_one(
     assert all(torch.equal(v, ours[k]) for k, v in whole.final_policy().state_dict().items())
 
 
-def test_demonstrations_are_the_first_successes(tmp_path: Path, tiny_policy: Make) -> None:
-    loop = trainer(tiny_policy(0), tmp_path, reward="sparse", distil=CLONE)
-    loop.world_model = EndOfPicture()
-    shown = [demonstration(t) for t in TASKS]
-    for one in shown:
-        one.images["agentview"] = np.zeros((5, 32, 32, 3), np.uint8)  # what the tiny policy reads
-    loop.show(shown)
-    assert loop.successes.counts(TASKS) == {0: 1, 1: 1}
-    (kept,) = loop.successes.load(TASKS)[0]
-    # Of five control steps every second one; at the last the chunk's second action is missing.
-    assert kept["mask"].tolist() == [[True] * 14, [True] * 14, [True] * 7 + [False] * 7]
-    plain = trainer(tiny_policy(0), tmp_path, reward="sparse")
-    plain.show([])  # has no use for them
+def shown(loop: Trainer, tasks: Sequence[Task] = TASKS) -> None:
+    """Demonstrations in pictures of the tiny policy's size; every action is 0."""
+    loop.world_model = EndOfPicture()  # type: ignore[assignment]
+    demonstrations = [demonstration(t) for t in tasks]
+    for one in demonstrations:
+        one.images["agentview"] = np.zeros((5, 32, 32, 3), np.uint8)
+    loop.show(demonstrations)
+
+
+def test_demonstrations_are_cloned_with_the_successes(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    loop = trainer(policy, tmp_path, lambda request, tokens: request.task.index == 0, reward="sparse", distil=CLONE)
+    shown(loop)
+    assert loop.final_policy() is policy  # there is no own success yet
+    (kept,) = loop.successes.shown(TASKS[0])
+    # Each of five control steps in three colours; at the last the chunk's second action is missing.
+    assert kept["mask"].tolist() == 3 * [*4 * [[True] * 14], [True] * 7 + [False] * 7]
+    loop.step()
+    assert loop.final_policy() is not policy  # task 1 has no success, but a demonstration
+    trainer(tiny_policy(0), tmp_path, reward="sparse").show([])  # has no use for them
+
+
+def test_how_often_a_decision_is_drawn() -> None:
+    def episodes(*lengths: int) -> list[dict[str, torch.Tensor]]:
+        return [{"tokens": torch.full((n, 1), n)} for n in lengths]
+
+    data, weights = _join([episodes(2, 2), episodes(1)], [episodes(9), episodes(16)], 0.25)
+    assert data["tokens"].flatten().tolist() == [2, 2, 2, 2, 1] + [9] * 9 + [16] * 16
+    # Own tasks count sqrt(4) : sqrt(1), demonstrated ones sqrt(9) : sqrt(16), a quarter in all.
+    sums = [weights[:4].sum(), weights[4], weights[5:14].sum(), weights[14:].sum()]
+    np.testing.assert_allclose(sums, [0.75 * 2 / 3, 0.75 / 3, 0.25 * 3 / 7, 0.25 * 4 / 7])
+    assert weights[0] == weights[3] and weights[5] == weights[13]
+    np.testing.assert_allclose(_join([episodes(2, 2), episodes(1)], [], 0.25)[1].sum(), 1)
 
 
 def test_policies_that_cannot_be_cloned_in_a_run(tmp_path: Path, tiny_policy: Make) -> None:

@@ -26,7 +26,9 @@ class DistilConfig:
 
     Attributes:
         every: RL steps between two distillations (0: none). The policy that a run ends with is then always a clone.
-        successes: newest successes kept per task, the demonstrations (of ``--demonstrations``) being the oldest.
+        successes: newest successes kept per task.
+        shown: share of the demonstrations (of ``--demonstrations``, if it was given) in every batch; they are read as
+            ``srpo sft`` reads them, with recoloured copies.
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
@@ -34,6 +36,7 @@ class DistilConfig:
 
     every: int = 0
     successes: int = 100
+    shown: float = 0.5
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3
@@ -47,7 +50,8 @@ def distil(
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Any | None:
-    """A new policy of the same configuration, cloned from the successes; None while a task has none.
+    """A new policy of the same configuration, cloned from the successes; None while a task has neither one nor a
+    demonstration, or no task has one.
 
     Args:
         policy: has ``untrained()``.
@@ -57,9 +61,13 @@ def distil(
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
     """
-    if not all(memory.counts(tasks).values()):
+    if not all(task in memory for task in tasks):
         return None
-    data, weights = _join(list(memory.load(tasks).values()))
+    own = [e for task in tasks if (e := memory.own(task))]
+    if not own:
+        return None
+    shown = [e for task in tasks if (e := memory.shown(task))]
+    data, weights = _join(own, shown, config.shown)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()
@@ -69,10 +77,20 @@ def distil(
     return new.eval()
 
 
-def _join(kept: Sequence[Sequence[Decisions]]) -> tuple[Decisions, np.ndarray]:
-    """All decisions of all tasks' successes, and how often to draw each: a task counts by the square root of its
-    decisions, between all decisions alike and all tasks alike."""
-    sizes = [sum(len(e["tokens"]) for e in episodes) for episodes in kept]
-    episodes = [e for of_task in kept for e in of_task]
-    data = {k: torch.cat([e[k] for e in episodes]) for k in episodes[0]}
-    return data, np.concatenate([np.full(n, n**-0.5) for n in sizes])
+def _join(
+    own: Sequence[Sequence[Decisions]], shown: Sequence[Sequence[Decisions]], share: float
+) -> tuple[Decisions, np.ndarray]:
+    """All decisions, and how often to draw each. Within the own successes a task counts by the square root of its
+    decisions, between all decisions alike and all tasks alike; and so within the demonstrations.
+
+    Args:
+        own: episodes of every task that has successes, at least one.
+        shown: the same of demonstrations; may be empty.
+        share: of the demonstrations.
+    """
+    episodes = [e for part in (own, shown) for of_task in part for e in of_task]
+    weights = []
+    for part, total in ((own, 1 - share if shown else 1.0), (shown, share)):
+        sizes = [sum(len(e["tokens"]) for e in of_task) for of_task in part]
+        weights += [np.full(n, n**-0.5 * total / np.sum(np.sqrt(sizes))) for n in sizes]
+    return {k: torch.cat([e[k] for e in episodes]) for k in episodes[0]}, np.concatenate(weights)

@@ -124,9 +124,10 @@ def fit(
         yield _step(policy, optimizer, data, config, step, edges)
 
 
-def decisions(policy: CompactPolicy, demonstration: Demonstration, stride: int) -> Batch:
-    """Every ``stride``-th moment of a demonstration as a decision: inputs, ``tokens``, ``mask``."""
-    return _decisions(policy, demonstration, SftConfig(stride=stride), 0, augment=False)
+def decisions(policy: CompactPolicy, demonstration: Demonstration, number: int) -> Batch:
+    """Every moment of a demonstration as a decision, as `train` reads it by default, with recoloured copies: the
+    policy's inputs, ``tokens`` and ``mask``. Its ``number`` seeds the colours."""
+    return _decisions(policy, demonstration, SftConfig(), number, augment=True)
 
 
 def _told(order: np.ndarray, on_features: Callable[[int, int], None]):

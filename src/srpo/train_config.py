@@ -44,7 +44,7 @@ class TrainConfig:
         normalise_std: divide a group's advantages by their standard deviation.
         replay: recent successes kept per task as references (0: none).
         demonstrations: folder whose demonstrations are the first references, for tasks at which nothing succeeds yet,
-            and the first successes to clone (see `DistilConfig`); the policy's own push them out of both.
+            pushed out of the replay by the policy's own successes; and cloned with these (see `DistilConfig`).
         protocol: ``"held-out"`` or ``"paper"`` (train and evaluate on the same published initial states).
         train_max_steps: step limit of the training episodes; None: the suite's. (Evaluations keep the suite's.)
         train_states: different training initial states a task; None: always new ones.
@@ -122,6 +122,8 @@ class TrainConfig:
             raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
         if self.distil.every < 0 or min(self.distil.successes, self.distil.steps, self.distil.batch) < 1:
             raise SrpoError("--distil.every is 0 or more, --distil.successes, .steps and .batch are 1 or more.")
+        if not 0.0 <= self.distil.shown < 1.0:
+            raise SrpoError("--distil.shown is a share of each batch: from 0 to below 1.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:

@@ -31,9 +31,6 @@ from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
 from srpo.world_models.base import moments
 
-#: Every how many control steps a demonstrated moment is a decision to clone.
-STRIDE = 2
-
 
 class Trainer:
     """The loop, with every part handed in.
@@ -108,8 +105,7 @@ class Trainer:
                 continue
             found += 1
             if self.successes is not None:
-                own = decisions(self.policy, one, STRIDE)
-                self.successes.add_decisions(0, found, one.task, own)
+                self.successes.add_decisions(0, found, one.task, decisions(self.policy, one, found))
             if self.replay is None or not refer:
                 continue
             if CAMERA not in one.images:

@@ -31,36 +31,41 @@ def test_successes_alone_are_kept_with_what_was_carried_out(tmp_path: Path, epis
     won = replace(episode(), executed=np.array([2, 1], np.int16))  # the episode ended within its second chunk
     memory = SuccessMemory(tmp_path, 5)
     memory.add(1, [episode(success=False), won], action_dim=7)
-    assert memory.counts(TASKS) == {0: 1, 1: 0}
-    (kept,) = memory.load(TASKS)[0]
-    assert set(kept) == {*won.inputs, "tokens", "mask"} and memory.load(TASKS)[1] == []
+    assert [task in memory for task in TASKS] == [True, False]
+    (kept,) = memory.own(TASKS[0])
+    assert set(kept) == {*won.inputs, "tokens", "mask"} and memory.own(TASKS[1]) == memory.shown(TASKS[0]) == []
     for name, value in won.inputs.items():
         assert torch.equal(kept[name], torch.from_numpy(value))
     assert torch.equal(kept["tokens"], torch.from_numpy(won.tokens))
     assert kept["mask"].tolist() == [[True] * 14, [True] * 7 + [False] * 7]
 
 
-def test_the_newest_of_each_task_stay(tmp_path: Path, episode: Callable[..., Episode]) -> None:
+def test_the_newest_of_each_task_stay_and_the_demonstrations(tmp_path: Path, episode: Callable[..., Episode]) -> None:
     memory = SuccessMemory(tmp_path, 3)
-    memory.add_decisions(0, 1, TASKS[1], {"tokens": torch.full((1, 14), 99)})  # a demonstration
+    for number in range(4):
+        memory.add_decisions(0, number, TASKS[number % 2], {"tokens": torch.full((1, 14), number)})
     for step in (1, 2, 10):
         memory.add(step, [episode(0, seed=2 * step), episode(0, seed=2 * step + 1), episode(1, False)], 7)
     expected = [episode(0, seed=s).tokens for s in (21, 20, 5)]  # the newest first
     for _ in range(2):
-        found = memory.load(TASKS)
-        assert all(np.array_equal(f["tokens"], e) for f, e in zip(found[0], expected, strict=True))
-        assert [int(f["tokens"][0, 0]) for f in found[1]] == [99]
+        assert all(np.array_equal(f["tokens"], e) for f, e in zip(memory.own(TASKS[0]), expected, strict=True))
+        assert memory.own(TASKS[1]) == [] and TASKS[1] in memory
+        assert [[int(f["tokens"][0, 0]) for f in memory.shown(t)] for t in TASKS] == [[2, 0], [3, 1]]
         memory.forget()
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3 + 4
 
 
 def test_what_came_after_the_checkpoint_is_forgotten(tmp_path: Path, episode: Callable[..., Episode]) -> None:
     memory = SuccessMemory(tmp_path, 3)
+    memory.add_decisions(0, 1, TASKS[0], {"tokens": torch.full((1, 14), 99)})
     for step in (1, 2, 3):
         memory.add(step, [episode(seed=step)], 7)
     memory.forget(2)
-    assert [f["tokens"].tolist() for f in memory.load(TASKS)[0]] == [episode(seed=s).tokens.tolist() for s in (2, 1)]
-    assert SuccessMemory(tmp_path / "nowhere", 3).counts(TASKS) == {0: 0, 1: 0}
+    expected = [episode(seed=s).tokens.tolist() for s in (2, 1)]
+    assert [f["tokens"].tolist() for f in memory.own(TASKS[0])] == expected and len(memory.shown(TASKS[0])) == 1
+    memory.forget(0)
+    assert memory.own(TASKS[0]) == [] and len(memory.shown(TASKS[0])) == 1
+    assert TASKS[0] not in SuccessMemory(tmp_path / "nowhere", 3)
 
 
 def test_a_damaged_file_and_a_full_disk_are_named(
@@ -71,7 +76,7 @@ def test_a_damaged_file_and_a_full_disk_are_named(
     (path,) = tmp_path.rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SrpoError, match=r"000001_0000.safetensors is damaged .*; delete it"):
-        memory.load(TASKS)
+        memory.own(TASKS[0])
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -1,8 +1,9 @@
-"""A run's own successes on disk: a folder a task, one safetensors file an episode, the newest of each task kept."""
+"""A run's own successes on disk: a folder a task, one safetensors file an episode, the newest of each task kept;
+and the demonstrations beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class SuccessMemory:
             self.add_decisions(step, number, episode.request.task, decisions)
 
     def add_decisions(self, step: int, number: int, task: Task, decisions: Mapping[str, torch.Tensor]) -> None:
-        """Keep one success, the ``number``-th of a step; of step 0, a demonstration."""
+        """Keep one success, the ``number``-th of a step; of step 0, a demonstration, which stays."""
         target = self.folder / str(task.index) / f"{step:06d}_{number:04d}.safetensors"
         partial = target.with_suffix(".partial")
         try:
@@ -59,27 +60,35 @@ class SuccessMemory:
     def forget(self, step: int | None = None) -> None:
         """Delete what is beyond the capacity; or, with ``step``, all that came after that RL step."""
         for files in self._files().values():
-            for path in files[self.capacity :] if step is None else files:
-                if step is None or int(path.name[:6]) > step:
+            own = [f for f in files if _step(f)]
+            for path in own[self.capacity :] if step is None else own:
+                if step is None or _step(path) > step:
                     path.unlink()
 
-    def load(self, tasks: Iterable[Task]) -> dict[int, list[Decisions]]:
-        """Task index -> its newest successes, the newest first; of all ``tasks``, and of no others.
+    def own(self, task: Task) -> list[Decisions]:
+        """The newest successes at a task, the newest first.
 
         Raises:
             SrpoError: a file is damaged.
         """
-        files = self._files()
-        return {task.index: [_read(f) for f in files.get(task.index, [])[: self.capacity]] for task in tasks}
+        files = [f for f in self._files().get(task.index, []) if _step(f)]
+        return [_read(f) for f in files[: self.capacity]]
 
-    def counts(self, tasks: Iterable[Task]) -> dict[int, int]:
-        """Task index -> how many successes `load` would give."""
-        files = self._files()
-        return {task.index: len(files.get(task.index, [])[: self.capacity]) for task in tasks}
+    def shown(self, task: Task) -> list[Decisions]:
+        """The demonstrations of a task; SrpoError if a file is damaged."""
+        return [_read(f) for f in self._files().get(task.index, []) if not _step(f)]
+
+    def __contains__(self, task: Task) -> bool:
+        """Whether there is a success or a demonstration of the task."""
+        return bool(self._files().get(task.index))
 
     def _files(self) -> dict[int, list[Path]]:
         """Task index -> files, the newest first."""
         return {int(f.name): sorted(f.glob("*.safetensors"), reverse=True) for f in self.folder.glob("[0-9]*")}
+
+
+def _step(path: Path) -> int:
+    return int(path.name[:6])
 
 
 def _read(path: Path) -> Decisions:
