@@ -126,6 +126,9 @@ def test_demonstrations_are_cloned_with_the_successes(tmp_path: Path, tiny_polic
     assert kept["mask"].tolist() == 3 * [*4 * [[True] * 14], [True] * 7 + [False] * 7]
     loop.step()
     assert loop.final_policy() is not policy  # task 1 has no success, but a demonstration
+    alone = replace(CLONE, shown=0.0)
+    assert distil(policy, loop.successes, TASKS, alone, 0) is None
+    assert distil(policy, loop.successes, TASKS[:1], alone, 0) is not None
     trainer(tiny_policy(0), tmp_path, reward="sparse").show([])  # has no use for them
 
 

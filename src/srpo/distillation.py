@@ -27,8 +27,8 @@ class DistilConfig:
     Attributes:
         every: RL steps between two distillations (0: none). The policy that a run ends with is then always a clone.
         successes: newest successes kept per task.
-        shown: share of the demonstrations (of ``--demonstrations``, if it was given) in every batch; they are read as
-            ``srpo sft`` reads them, with recoloured copies.
+        shown: share of the demonstrations (of ``--demonstrations``, if it was given) in every batch, read as
+            ``srpo sft`` reads them, with recoloured copies; 0: own successes alone.
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
@@ -61,13 +61,11 @@ def distil(
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
     """
-    if not all(task in memory for task in tasks):
+    own = {task: memory.own(task) for task in tasks}
+    shown = {task: memory.shown(task) if config.shown else [] for task in tasks}
+    if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
         return None
-    own = [e for task in tasks if (e := memory.own(task))]
-    if not own:
-        return None
-    shown = [e for task in tasks if (e := memory.shown(task))]
-    data, weights = _join(own, shown, config.shown)
+    data, weights = _join([e for e in own.values() if e], [e for e in shown.values() if e], config.shown)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()

@@ -98,10 +98,9 @@ PRESETS: dict[str, Preset] = {
         train=replace(_COMPACT_SUITE, suite="libero_object", train_max_steps=160),
     ),
     "libero-spatial": Preset(
-        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, one demonstration a task, of two five",
-        # From one each, the tasks 4 and 8 are never solved, and nothing that is never solved is learnt.
-        collect=CollectConfig(demos=(1, 1, 1, 1, 5, 1, 1, 1, 5, 1)),
-        sft=replace(_COMPACT_CLONE, steps=370),
+        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, one demonstration a task",
+        collect=CollectConfig(demos=(1,)),
+        sft=replace(_COMPACT_CLONE, steps=600),
         train=replace(_COMPACT_SUITE, suite="libero_spatial", train_max_steps=192),
     ),
     **{

@@ -78,10 +78,6 @@ class SuccessMemory:
         """The demonstrations of a task; SrpoError if a file is damaged."""
         return [_read(f) for f in self._files().get(task.index, []) if not _step(f)]
 
-    def __contains__(self, task: Task) -> bool:
-        """Whether there is a success or a demonstration of the task."""
-        return bool(self._files().get(task.index))
-
     def _files(self) -> dict[int, list[Path]]:
         """Task index -> files, the newest first."""
         return {int(f.name): sorted(f.glob("*.safetensors"), reverse=True) for f in self.folder.glob("[0-9]*")}
