@@ -66,9 +66,12 @@ def main() -> None:
             values = np.array(truth)[failed]
             if failed.sum() > 3 and np.ptp(values) > 0 and np.ptp(grade[failed]) > 0:
                 found.append(spearmanr(grade[failed], values)[0])
-        print(f"| {name} | {np.mean(found):.2f} ± {np.std(found) / np.sqrt(len(found)):.2f} | {len(found)} |")
+        if found:
+            print(f"| {name} | {np.mean(found):.2f} ± {np.std(found) / np.sqrt(len(found)):.2f} | {len(found)} |")
     lost = [grade[group == g].std() for g in np.unique(group) if not success[group == g].any()]
-    print(f"\n{len(lost)} groups fail throughout; mean standard deviation of their grades: {np.mean(lost):.2f}")
+    print(f"\n{len(lost)} groups fail throughout")
+    if lost:
+        print(f"mean standard deviation of their grades: {np.mean(lost):.2f}")
 
 
 if __name__ == "__main__":

@@ -52,24 +52,29 @@ def test_collect_writes_successful_demonstrations_and_resumes(folder: Path) -> N
 
 
 def test_train_writes_the_run_folder(trained: Path) -> None:
-    rows = (trained / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 3  # header and two steps
+    lines = (trained / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 3  # header and two steps
     groups = read_csv(trained / "groups.csv")
     assert [g["step"] for g in groups] == [1, 1, 2, 2] and all(g["episodes"] == 2 for g in groups)
-    won = [int(row.split(",")[rows[0].split(",").index("n_success")]) for row in rows[1:]]
+    won = [int(row.split(",")[lines[0].split(",").index("n_success")]) for row in lines[1:]]
     assert [groups[i]["successes"] + groups[i + 1]["successes"] for i in (0, 2)] == won
     for phase in ("before", "after"):
         result = json.loads((trained / f"eval_{phase}.json").read_text())
         assert len(result["episodes"]) == 2 and result["overall"]["episodes"] == 2
         assert all(12 <= e["n_steps"] <= 24 and e["success"] == (e["n_steps"] < 24) for e in result["episodes"])
+    rows = read_csv(trained / "metrics.csv")
+    assert rows[0]["seconds_distil"] is None and rows[1]["seconds_distil"] > 0  # before the second step
+    kept = sorted(p.name[:6] for p in (trained / "successes/0").iterdir())
+    assert kept == ["000001"] * rows[0]["n_success"] + ["000002"] * rows[1]["n_success"]
     html = (trained / "report.html").read_text()
     assert "alphabet soup" in html and "data:video/mp4;base64," in html
     assert not list(trained.rglob("*.pkl")) and not list(trained.rglob("*.pt"))
 
 
 def test_training_changes_the_weights(folder: Path, trained: Path) -> None:
-    weights = "policy/model.safetensors"
-    assert (folder / "sft" / weights).read_bytes() != (trained / weights).read_bytes()
+    weights = "model.safetensors"
+    places = (folder / "sft/policy", trained / "checkpoints/step_000002", trained / "policy")
+    assert len({(place / weights).read_bytes() for place in places}) == 3
     rows = [row.split(",") for row in (trained / "metrics.csv").read_text().splitlines()]
     assert sum(float(row[rows[0].index("groups_informative")]) for row in rows[1:]) > 0
 

@@ -130,6 +130,7 @@ PRESETS: dict[str, Preset] = {
             group_size=2,
             evaluation_states=2,
             videos=1,
+            distil=DistilConfig(every=1, steps=2, batch=8),
             rollout=RolloutConfig(max_steps=24),
             learner=LearnerConfig(epochs=1, minibatch=8),
         ),
