@@ -37,8 +37,8 @@ from srpo import presets
 from srpo.evaluation.intervals import wilson
 
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
-#: Gradient steps of cloning, where not the preset's. (A clone that is stopped early learns from the demonstrations still
-#: when they are cloned again: compare with one that is not, or set --distil.shown 0.)
+#: Gradient steps of cloning, where not the preset's. (A clone that was stopped early gains from the demonstrations when
+#: they are cloned again: compare with one that was not, or set --distil.shown 0.)
 STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 270, "libero_object": 150}}
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 _EPISODE = ["--credit", "episode", "--normalise-std", "True"]
