@@ -257,6 +257,7 @@ class _Session:
         return {"seconds_distil": progress.seconds}
 
     def final_policy(self, trainer: Trainer) -> Any:
+        """`Trainer.final_policy`, its cloning shown as a phase."""
         if not self.config.distil.every:
             return trainer.final_policy()
         with self.console.phase("distil", self.config.distil.steps, "steps") as progress:

@@ -1,7 +1,7 @@
 """A new policy cloned from a run's own successes takes the place of the one that practised.
 
-Every update moves the weights a little towards what succeeded, and a little at random. The noise stays; a new network
-that only imitates what has succeeded does not inherit it. Periodic distillation into a new network, as Igl et al. do it
+Every update moves the weights a little towards what succeeded, and a little at random. A new network that only imitates
+what has succeeded is meant not to inherit the latter. Periodic distillation into a new network, as Igl et al. do it
 (arXiv 2006.05826, section 4: against what non-stationary data leave in a network), of successes alone, as in rejection
 sampling (Anthony et al., arXiv 1705.08439: expert iteration).
 """
