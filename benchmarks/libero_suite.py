@@ -6,7 +6,7 @@ Per seed and start: the preset's demonstrations, a language-conditioned policy c
 gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds and the same number of
 episodes, evaluated on held-out initial states before and after. Methods that grade failures practise most what fails
 most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. A new policy is
-cloned from the own successes every ten steps and at the end, by all methods alike but those that say so. Everything is
+cloned from the own successes every twenty steps and at the end, by all methods alike but those that say so. Everything is
 resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger
 number at once would have.
 Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
@@ -38,7 +38,7 @@ from srpo.evaluation.intervals import wilson
 
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning, where not the preset's. (A clone that was stopped early gains from the demonstrations when
-#: they are cloned again: compare with one that was not, or set --distil.shown 0.)
+#: they are cloned again: compare with one that was not, or set --distil.demonstration-weight 0.)
 STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 270, "libero_object": 150}}
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 _EPISODE = ["--credit", "episode", "--normalise-std", "True"]

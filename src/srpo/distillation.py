@@ -27,16 +27,17 @@ class DistilConfig:
     Attributes:
         every: RL steps between two distillations (0: none). The policy that a run ends with is then always a clone.
         successes: newest successes kept per task.
-        shown: share of the demonstrations (of ``--demonstrations``, if it was given) in every batch, read as
-            ``srpo sft`` reads them, with recoloured copies; 0: own successes alone.
+        demonstration_weight: own successes that a demonstration (of ``--demonstrations``, if it was given) counts as:
+            few successes of a poor policy must not drown it, many of a good one may. Read as ``srpo sft`` reads it,
+            with recoloured copies; 0: own successes alone.
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
     """
 
     every: int = 0
-    successes: int = 100
-    shown: float = 0.5
+    successes: int = 200
+    demonstration_weight: float = 40.0
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3
@@ -62,10 +63,12 @@ def distil(
         on_step: hears of every gradient step.
     """
     own = {task: memory.own(task) for task in tasks}
-    shown = {task: memory.shown(task) if config.shown else [] for task in tasks}
+    shown = {task: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
     if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
         return None
-    data, weights = _join([e for e in own.values() if e], [e for e in shown.values() if e], config.shown)
+    data, weights = _join(
+        [e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()
@@ -76,7 +79,7 @@ def distil(
 
 
 def _join(
-    own: Sequence[Sequence[Decisions]], shown: Sequence[Sequence[Decisions]], share: float
+    own: Sequence[Sequence[Decisions]], shown: Sequence[Sequence[Decisions]], weight: float
 ) -> tuple[Decisions, np.ndarray]:
     """All decisions, and how often to draw each. Within the own successes a task counts by the square root of its
     decisions, between all decisions alike and all tasks alike; and so within the demonstrations.
@@ -84,11 +87,13 @@ def _join(
     Args:
         own: episodes of every task that has successes, at least one.
         shown: the same of demonstrations; may be empty.
-        share: of the demonstrations.
+        weight: own successes that a demonstration counts as.
     """
+    n_own, n_shown = (sum(map(len, part)) for part in (own, shown))
+    share = weight * n_shown / (n_own + weight * n_shown)
     episodes = [e for part in (own, shown) for of_task in part for e in of_task]
     weights = []
-    for part, total in ((own, 1 - share if shown else 1.0), (shown, share)):
+    for part, total in ((own, 1 - share), (shown, share)):
         sizes = [sum(len(e["tokens"]) for e in of_task) for of_task in part]
         weights += [np.full(n, n**-0.5 * total / np.sum(np.sqrt(sizes))) for n in sizes]
     return {k: torch.cat([e[k] for e in episodes]) for k in episodes[0]}, np.concatenate(weights)

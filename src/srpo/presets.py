@@ -47,12 +47,12 @@ _COMPACT_RL = TrainConfig(
 # throughout. Tokens of axes in which the demonstrations hardly move (the rotations) would be more than half of the
 # gradient's noise. Noise that lasts over decisions tells more, and disturbs more: hence the low temperature. A step has
 # a tenth as many episodes of a task as the demo's: its update is noisier, and must be shorter. The rate falls, but not
-# to zero: runs stood still at a rate that stayed high, and at one that reached zero. And every ten steps a new policy
+# to zero: runs stood still at a rate that stayed high, and at one that reached zero. And every twenty steps a new policy
 # is cloned from what has succeeded.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=200, groups=8, probes=16, revisit=1.0, task_sampling="failing", fade_grades=True,
     schedule="sqrt", normalise_std=False, temperature=0.15, token_weights="range", value_history=16,
-    distil=DistilConfig(every=10),
+    distil=DistilConfig(every=20),
     rollout=replace(_COMPACT_RL.rollout, noise_persistence=0.8),
     learner=replace(_COMPACT_RL.learner, learning_rate=3e-5, target_kl=0.05, frozen=("head",)),
 )  # fmt: skip
@@ -98,8 +98,8 @@ PRESETS: dict[str, Preset] = {
         train=replace(_COMPACT_SUITE, suite="libero_object", train_max_steps=160),
     ),
     "libero-spatial": Preset(
-        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, one demonstration a task",
-        collect=CollectConfig(demos=(1,)),
+        "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, twelve demonstrations",
+        collect=CollectConfig(demos=(1, 1, 1, 1, 2, 1, 1, 1, 2, 1)),
         sft=replace(_COMPACT_CLONE, steps=600),
         train=replace(_COMPACT_SUITE, suite="libero_spatial", train_max_steps=192),
     ),

@@ -122,8 +122,8 @@ class TrainConfig:
             raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
         if self.distil.every < 0 or min(self.distil.successes, self.distil.steps, self.distil.batch) < 1:
             raise SrpoError("--distil.every is 0 or more, --distil.successes, .steps and .batch are 1 or more.")
-        if not 0.0 <= self.distil.shown < 1.0:
-            raise SrpoError("--distil.shown is a share of each batch: from 0 to below 1.")
+        if not 0.0 <= self.distil.demonstration_weight < float("inf"):
+            raise SrpoError("--distil.demonstration-weight is a number of successes: 0 or more.")
         if self.group_size < 2:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:
