@@ -126,7 +126,7 @@ def test_demonstrations_are_cloned_with_the_successes(tmp_path: Path, tiny_polic
     assert kept["mask"].tolist() == 3 * [*4 * [[True] * 14], [True] * 7 + [False] * 7]
     loop.step()
     assert loop.final_policy() is not policy  # task 1 has no success, but a demonstration
-    alone = replace(CLONE, shown=0.0)
+    alone = replace(CLONE, demonstration_weight=0.0)
     assert distil(policy, loop.successes, TASKS, alone, 0) is None
     assert distil(policy, loop.successes, TASKS[:1], alone, 0) is not None
     trainer(tiny_policy(0), tmp_path, reward="sparse").show([])  # has no use for them
@@ -136,13 +136,14 @@ def test_how_often_a_decision_is_drawn() -> None:
     def episodes(*lengths: int) -> list[dict[str, torch.Tensor]]:
         return [{"tokens": torch.full((n, 1), n)} for n in lengths]
 
-    data, weights = _join([episodes(2, 2), episodes(1)], [episodes(9), episodes(16)], 0.25)
+    data, weights = _join([episodes(2, 2), episodes(1)], [episodes(9), episodes(16)], 0.5)
     assert data["tokens"].flatten().tolist() == [2, 2, 2, 2, 1] + [9] * 9 + [16] * 16
-    # Own tasks count sqrt(4) : sqrt(1), demonstrated ones sqrt(9) : sqrt(16), a quarter in all.
+    # Own tasks count sqrt(4) : sqrt(1), demonstrated ones sqrt(9) : sqrt(16); two of
+    # weight 0.5 beside three successes are a quarter in all.
     sums = [weights[:4].sum(), weights[4], weights[5:14].sum(), weights[14:].sum()]
     np.testing.assert_allclose(sums, [0.75 * 2 / 3, 0.75 / 3, 0.25 * 3 / 7, 0.25 * 4 / 7])
     assert weights[0] == weights[3] and weights[5] == weights[13]
-    np.testing.assert_allclose(_join([episodes(2, 2), episodes(1)], [], 0.25)[1].sum(), 1)
+    np.testing.assert_allclose(_join([episodes(2, 2), episodes(1)], [], 0.5)[1].sum(), 1)
 
 
 def test_policies_that_cannot_be_cloned_in_a_run(tmp_path: Path, tiny_policy: Make) -> None:

@@ -24,6 +24,7 @@ from srpo.types import SrpoError
         ({"demonstrations": "demos", "replay": 0}, "set --replay 1 or more"),
         ({"distil": DistilConfig(every=-1)}, "every is 0 or more"),
         ({"distil": DistilConfig(successes=0)}, "are 1 or more"),
+        ({"distil": DistilConfig(demonstration_weight=-1.0)}, "number of successes"),
         ({"group_size": 1}, "set --group-size 2 or more"),
         ({"temperature": 0.0}, "set --temperature above 0"),
     ],
