@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -295,6 +296,10 @@ def test_frozen_parts_have_no_gradient_and_unknown_ones_are_named(tiny_policy: C
     trained = {n for n, p in policy.named_parameters() if p.requires_grad}
     assert len(learner.parameters) == len(trained) > 0
     assert "trunk.1.net.1.weight" in trained and not any(n.startswith(("head.", "trunk.0.")) for n in trained)
+    two = CompactPolicy(replace(policy.config, members=2))
+    Learner(two, LearnerConfig(frozen=("head",)), 1.0, seed=0)
+    still = {n for n, p in two.named_parameters() if not p.requires_grad}
+    assert still == {f"{m}head.out.{w}" for m in ("", "others.0.") for w in ("weight", "bias")}
     with pytest.raises(SrpoError, match=r"no part 'tru'.*instruction, eyes, trunk, head"):
         Learner(tiny_policy(0), LearnerConfig(frozen=("tru",)), 1.0, seed=0)
     with pytest.raises(SrpoError, match="All of the policy is frozen"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 
 from srpo.data.demonstrations import Demonstration, DemonstrationSet
 from srpo.policies.compact import CompactConfig, CompactPolicy
-from srpo.sft import SftConfig, recolour, train
+from srpo.algorithms import behaviour_cloning_loss
+from srpo.sft import SftConfig, fit, recolour, train
 from srpo.types import InitialState, SrpoError, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -137,3 +139,23 @@ def test_recolouring_changes_colours_not_places() -> None:
     assert (new[:, :8].mean((1, 2)) - new[:, 8:].mean((1, 2)) > 80).all()
     np.testing.assert_array_equal(new, recolour(images, np.random.default_rng(0)))
     assert (new != recolour(images, np.random.default_rng(1))).any()
+
+
+def test_every_member_of_an_ensemble_is_cloned_by_itself(tiny_config: CompactConfig, tiny_inputs: Any) -> None:
+    policy = CompactPolicy(replace(tiny_config, members=2))
+    data = tiny_inputs(8) | {"tokens": torch.randint(256, (8, 14)), "mask": torch.ones(8, 14, dtype=torch.bool)}
+    data["state"] = policy.state_mean.repeat(8, 1)
+    alone = [copy.deepcopy(m) for m in policy.members]
+    config = SftConfig(steps=1, batch=8, learning_rate=1e-2, weight_decay=0.0, bin_sigma=0.0)
+    (row,) = fit(policy, data, config)
+    rng = np.random.default_rng([0, 2, 0])
+    index = rng.integers(8, size=8)
+    batch = {k: v[index] for k, v in data.items()}
+    batch["state"] = batch["state"] + 0.05 * torch.from_numpy(rng.standard_normal((8, 8), dtype=np.float32))
+    losses = [behaviour_cloning_loss(m.own_logits(batch), batch["tokens"], batch["mask"]).loss for m in alone]
+    assert row["loss"] == pytest.approx(float(sum(losses).detach()) / 2, rel=1e-4) and losses[0] != losses[1]  # type: ignore[union-attr]
+    for one, loss, now in zip(alone, losses, policy.members, strict=True):
+        loss.backward()  # Adam's first step is one learning rate (1e-2 / 50 in the warm-up) against the gradient's sign
+        grad, moved = one.head.out.weight.grad, now.head.out.weight - one.head.out.weight  # type: ignore[union-attr]
+        clear = grad.abs() > 1e-4  # type: ignore[union-attr]
+        assert clear.any() and torch.equal(moved[clear].sign(), -grad[clear].sign())  # type: ignore[index]

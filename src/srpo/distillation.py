@@ -55,7 +55,7 @@ def distil(
     demonstration, or no task has one.
 
     Args:
-        policy: has ``untrained()``.
+        policy: has ``untrained()`` and ``member_logits()``, as `srpo.policies.compact.CompactPolicy`.
         memory: the successes.
         tasks: those of the run.
         config: see `DistilConfig`.

@@ -220,7 +220,9 @@ def _step(
     noise = torch.from_numpy(rng.standard_normal(batch["state"].shape, dtype=np.float32))
     batch["state"] = batch["state"] + 0.05 * noise * policy.state_std
     policy.train()
-    result = behaviour_cloning_loss(policy.logits(batch), batch["tokens"], batch["mask"], bin_sigma=config.bin_sigma)
+    own = policy.member_logits(batch)  # each member is cloned by itself: together they would share out the work
+    tokens, mask = (batch[k].repeat(len(own), 1) for k in ("tokens", "mask"))
+    result = behaviour_cloning_loss(own.flatten(0, 1), tokens, mask, bin_sigma=config.bin_sigma)
     optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

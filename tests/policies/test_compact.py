@@ -144,6 +144,31 @@ def test_files_round_trip_to_the_bit(tmp_path: Path, one_thread: None, tiny_conf
     assert (tmp_path / "policy" / "model.safetensors").stat().st_size < 4 * size + 10_000
 
 
+def test_an_ensemble_has_the_mean_of_its_members_densities(
+    tmp_path: Path, one_thread: None, tiny_config: CompactConfig, tiny_inputs: Callable[..., dict[str, torch.Tensor]]
+) -> None:
+    policy = CompactPolicy(replace(tiny_config, members=3)).eval()
+    inputs = tiny_inputs(4)
+    with torch.no_grad():
+        own, joint = policy.member_logits(inputs), policy.logits(inputs)
+        assert own.shape == (3, *joint.shape) and float((own[0] - own[1]).abs().max()) > 1e-3
+        torch.testing.assert_close(joint.exp(), own.exp().mean(0))
+        assert torch.equal(own[2], policy.others[1].own_logits(inputs))  # type: ignore[operator]
+        assert policy.features(inputs).shape == (4, 3 * tiny_config.width)
+        policy.save_pretrained(tmp_path)
+        assert torch.equal(CompactPolicy.from_pretrained(tmp_path).eval().logits(inputs), joint)
+    with pytest.raises(SrpoError, match=r"set --policy\.members 1"):
+        CompactPolicy(replace(tiny_config, members=0))
+
+
+def test_a_file_from_before_ensembles_is_one_member(tmp_path: Path, tiny_policy: Make) -> None:
+    tiny_policy(0).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["members"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert len(CompactPolicy.from_pretrained(tmp_path).members) == 1
+
+
 class TestDamagedFiles:
     @pytest.fixture
     def folder(self, tmp_path: Path, tiny_policy: Make) -> Path:

@@ -7,13 +7,17 @@ Same interface and token semantics as OpenVLA-OFT's discrete variant (chunks of 
 * a small trainable adapter, modulated by the instruction (FiLM), turns the maps into keypoints (spatial softmax);
 * a residual MLP reads keypoints, proprioception and instruction;
 * the head gives each token a mixture of Gaussians over the bins. Bins are ordered, and a policy whose probability
-  mass *moves* learns from far fewer samples than one with 256 unrelated logits a token.
+  mass *moves* learns from far fewer samples than one with 256 unrelated logits a token;
+* all but the frozen network can be there several times (``members``), each cloned by itself: an ensemble, whose
+  distribution is the mean of its members' (deep ensembles, arXiv 1612.01474, section 2.4). Where few demonstrations
+  leave the action open, members err in different directions.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,6 +50,7 @@ class CompactConfig:
         mixture: Gaussians per action token.
         min_sigma: smallest standard deviation of a Gaussian, in normalised action units (a bin is 2/255).
         text_length: instruction tokens read.
+        members: networks of the ensemble.
         action_scale: un-normalisation of actions.
         state_mean, state_std: normalisation of proprioception (8 numbers each).
     """
@@ -61,6 +66,7 @@ class CompactConfig:
     mixture: int = 2
     min_sigma: float = 0.05
     text_length: int = 24
+    members: int = 1
     action_scale: ActionScale = field(default_factory=ActionScale)
     state_mean: tuple[float, ...] = (0.0,) * 8
     state_std: tuple[float, ...] = (1.0,) * 8
@@ -160,19 +166,16 @@ class Residual(nn.Module):
         return x + self.net(x)
 
 
-class CompactPolicy(nn.Module):
-    """The compact VLA. Inputs of a decision (see `prepare`): ``<camera>_s8`` (40, S/8, S/8) float16,
-    ``<camera>_s16`` (112, S/16, S/16) float16, ``words`` (text_length,) int32, ``state`` (8,) float32."""
+class Network(nn.Module):
+    """The trainable part of the compact VLA, of which an ensemble has several: from an instruction, feature maps and
+    proprioception to logits."""
 
     state_mean: torch.Tensor
     state_std: torch.Tensor
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
-        if config.image_size % 16:
-            raise SrpoError(f"image_size {config.image_size} is not a multiple of 16; choose 96, 128 or 224.")
         self.config = config
-        self.chunk, self.action_dim = config.chunk, config.action_dim
         text_dim = 64
         self.instruction = Instruction(config.text_length, text_dim)
         self.eyes = nn.ModuleDict(
@@ -191,6 +194,42 @@ class CompactPolicy(nn.Module):
         self.head = MixtureHead(
             config.width, config.chunk * config.action_dim, config.mixture, config.min_sigma
         )
+
+    def own_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, width) what the head reads."""
+        words = self.instruction(inputs["words"])
+        parts = [words]
+        for camera, eye in self.eyes.items():
+            parts.append(eye(inputs[f"{camera}_s8"], inputs[f"{camera}_s16"], words))
+        if self.config.use_state:
+            parts.append(((inputs["state"] - self.state_mean) / self.state_std).clamp(-5, 5))
+        return self.trunk(torch.cat(parts, -1))
+
+    def own_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, 56, 256) log-densities at the bin centres."""
+        return self.head(self.own_features(inputs))
+
+
+class CompactPolicy(Network):
+    """The compact VLA. Inputs of a decision (see `prepare`): ``<camera>_s8`` (40, S/8, S/8) float16,
+    ``<camera>_s16`` (112, S/16, S/16) float16, ``words`` (text_length,) int32, ``state`` (8,) float32.
+
+    It is the first member of its ensemble; ``others`` are the further ones.
+    """
+
+    def __init__(self, config: CompactConfig) -> None:
+        if config.image_size % 16:
+            raise SrpoError(f"image_size {config.image_size} is not a multiple of 16; choose 96, 128 or 224.")
+        if config.members < 1:
+            raise SrpoError(f"A policy has 1 member or more, not {config.members}: set --policy.members 1.")
+        super().__init__(config)
+        self.chunk, self.action_dim = config.chunk, config.action_dim
+        self.others = nn.ModuleList(Network(config) for _ in range(config.members - 1))
+
+    @property
+    def members(self) -> list[Network]:
+        """The networks of the ensemble."""
+        return [self, *self.others]  # type: ignore[list-item]
 
     def untrained(self) -> CompactPolicy:
         """A new policy of the same configuration, its weights drawn anew."""
@@ -239,18 +278,17 @@ class CompactPolicy(nn.Module):
             )
 
     def features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(B, width) trunk features."""
-        words = self.instruction(inputs["words"])
-        parts = [words]
-        for camera, eye in self.eyes.items():
-            parts.append(eye(inputs[f"{camera}_s8"], inputs[f"{camera}_s16"], words))
-        if self.config.use_state:
-            parts.append(((inputs["state"] - self.state_mean) / self.state_std).clamp(-5, 5))
-        return self.trunk(torch.cat(parts, -1))
+        """(B, members * width) what the heads read."""
+        return torch.cat([member.own_features(inputs) for member in self.members], -1)
+
+    def member_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(members, B, 56, 256) each member's action-token logits."""
+        return torch.stack([member.own_logits(inputs) for member in self.members])
 
     def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(B, 56, 256) action-token logits."""
-        return self.head(self.features(inputs))
+        """(B, 56, 256) action-token logits: of the mean of the members' densities."""
+        own = self.member_logits(inputs)
+        return own[0] if len(own) == 1 else own.logsumexp(0) - math.log(len(own))
 
     @property
     def action_range(self) -> np.ndarray:
