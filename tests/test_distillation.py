@@ -80,6 +80,19 @@ def test_a_run_goes_on_from_the_clone(tmp_path: Path, tiny_policy: Make) -> None
     assert policy is loop.learner.policy and len(loop.value_history.batches) == 1
 
 
+def test_after_the_last_step_nothing_is_cloned(tmp_path: Path, tiny_policy: Make) -> None:
+    loop = trainer(tiny_policy(0), tmp_path, distil=replace(CLONE, last=2), average=0.5)
+    due, clones = [], []
+    for _ in range(5):
+        due.append(loop.distil_due)
+        loop.step()
+        final, average = loop.final_policy().state_dict(), loop.average
+        clones.append(not all(torch.equal(v, average[k]) for k, v in final.items()))
+    assert due == [False, False, True, False, False]
+    assert clones == [True, True, False, False, False]
+    assert {p.name[:6] for p in (tmp_path / "successes").rglob("*.safetensors")} <= {"000001", "000002"}
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_resumed_run_with_distillation_equals_an_uninterrupted_one(
     tmp_path: Path, tiny_policy: Make, cut: int

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from srpo.algorithms import behaviour_cloning_loss
 from srpo.data.demonstrations import Demonstration, DemonstrationSet
 from srpo.policies.compact import CompactConfig, CompactPolicy
-from srpo.algorithms import behaviour_cloning_loss
 from srpo.sft import SftConfig, fit, recolour, train
 from srpo.types import InitialState, SrpoError, Task
 

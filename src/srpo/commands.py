@@ -258,7 +258,7 @@ class _Session:
 
     def final_policy(self, trainer: Trainer) -> Any:
         """`Trainer.final_policy`, its cloning shown as a phase."""
-        if not self.config.distil.every:
+        if not self.config.distil.goes_on(trainer.done):
             return trainer.final_policy()
         with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
             return trainer.final_policy(progress.update)

@@ -25,7 +25,9 @@ class DistilConfig:
     """Cloning of own successes.
 
     Attributes:
-        every: RL steps between two distillations (0: none). The policy that a run ends with is then always a clone.
+        every: RL steps between two distillations (0: none). A policy that a run ends with is then a clone too.
+        last: after this many RL steps nothing is cloned any more, not at the end either (0: no such limit): a good
+            policy can lose by it.
         successes: newest successes kept per task.
         demonstration_weight: own successes that a demonstration (of ``--demonstrations``, if it was given) counts as:
             few successes of a poor policy must not drown it, many of a good one may. Read as ``srpo sft`` reads it,
@@ -36,11 +38,16 @@ class DistilConfig:
     """
 
     every: int = 0
+    last: int = 0
     successes: int = 200
     demonstration_weight: float = 40.0
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3
+
+    def goes_on(self, step: int) -> bool:
+        """Whether, ``step`` RL steps after the start, successes are (still) to be cloned."""
+        return self.every > 0 and (self.last == 0 or step <= self.last)
 
 
 def distil(

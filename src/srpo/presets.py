@@ -47,12 +47,12 @@ _COMPACT_RL = TrainConfig(
 # throughout. Tokens of axes in which the demonstrations hardly move (the rotations) would be more than half of the
 # gradient's noise. Noise that lasts over decisions tells more, and disturbs more: hence the low temperature. A step has
 # a tenth as many episodes of a task as the demo's: its update is noisier, and must be shorter. The rate falls, but not
-# to zero: runs stood still at a rate that stayed high, and at one that reached zero. And every 15 steps a new policy
-# is cloned from what has succeeded.
+# to zero: runs stood still at a rate that stayed high, and at one that reached zero. After 15 steps
+# and after 30 a new policy is cloned from what has succeeded; later, practice lost by it.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=200, groups=8, probes=16, revisit=1.0, task_sampling="failing", fade_grades=True,
     schedule="sqrt", normalise_std=False, temperature=0.15, token_weights="range", value_history=16,
-    distil=DistilConfig(every=15),
+    distil=DistilConfig(every=15, last=30),
     rollout=replace(_COMPACT_RL.rollout, noise_persistence=0.8),
     learner=replace(_COMPACT_RL.learner, learning_rate=3e-5, target_kl=0.05, frozen=("head",)),
 )  # fmt: skip

@@ -120,8 +120,9 @@ class TrainConfig:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
         if self.demonstrations and not self.replay and not self.distil.every:
             raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
-        if self.distil.every < 0 or min(self.distil.successes, self.distil.steps, self.distil.batch) < 1:
-            raise SrpoError("--distil.every is 0 or more, --distil.successes, .steps and .batch are 1 or more.")
+        least_one = min(self.distil.successes, self.distil.steps, self.distil.batch)
+        if min(self.distil.every, self.distil.last) < 0 or least_one < 1:
+            raise SrpoError("--distil.every and .last are 0 or more, --distil.successes, .steps and .batch 1 or more.")
         if not 0.0 <= self.distil.demonstration_weight < float("inf"):
             raise SrpoError("--distil.demonstration-weight is a number of successes: 0 or more.")
         if self.group_size < 2:

@@ -148,7 +148,7 @@ class Trainer:
         self._remember(episodes, success, group)
         self._update_average()
         self.done += 1
-        if self.successes is not None:
+        if self.successes is not None and self.config.distil.goes_on(self.done):
             self.successes.add(self.done, episodes, self.policy.action_dim)
         end = time.perf_counter()
         times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out}
@@ -268,7 +268,8 @@ class Trainer:
     @property
     def distil_due(self) -> bool:
         """Whether the policy is to be cloned anew before the next step."""
-        return bool(self.config.distil.every) and self.done > 0 and self.done % self.config.distil.every == 0
+        distil = self.config.distil
+        return distil.goes_on(self.done) and self.done > 0 and self.done % distil.every == 0
 
     def distil(self, on_step: Callable[[int], None] = lambda step: None) -> bool:
         """Practise on with a policy cloned from the own successes; its optimiser, values and average start afresh.
@@ -290,9 +291,9 @@ class Trainer:
         return distil(self.policy, self.successes, self.sampler.tasks, self.config.distil, seed, on_step)
 
     def final_policy(self, on_step: Callable[[int], None] = lambda step: None) -> Any:
-        """The policy to keep: one cloned from the own successes, if the run does so; or one with the running average of
-        the weights if there is one, else the last."""
-        new = self._distilled(on_step) if self.successes is not None else None
+        """The policy to keep: one cloned from the own successes, if the run (still) does so; or one with the running
+        average of the weights if there is one, else the last."""
+        new = self._distilled(on_step) if self.config.distil.goes_on(self.done) else None
         if new is not None or self.average is None:
             return self.policy if new is None else new
         final = copy.deepcopy(self.policy)

@@ -229,7 +229,7 @@ class CompactPolicy(Network):
     @property
     def members(self) -> list[Network]:
         """The networks of the ensemble."""
-        return [self, *self.others]  # type: ignore[list-item]
+        return [self, *self.others]
 
     def untrained(self) -> CompactPolicy:
         """A new policy of the same configuration, its weights drawn anew."""
