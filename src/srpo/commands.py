@@ -253,7 +253,7 @@ class _Session:
         """Go on with a clone of the own successes; the seconds it took."""
         with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
             if not trainer.distil(progress.update):
-                self.console.warning("not distilled: a task has no success yet (give --demonstrations to begin with)")
+                self.console.warning("not distilled: no success yet, or a task has neither one nor --demonstrations")
         return {"seconds_distil": progress.seconds}
 
     def final_policy(self, trainer: Trainer) -> Any:
