@@ -51,7 +51,8 @@ METHODS: dict[str, list[str]] = {
     "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
     "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
     "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
-    "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0"],  # nothing but new policies
+    # Nothing but new policies, to the end.
+    "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0", "--distil.last", "0"],
     "paper": _PAPER,
     "paper-siirl": [*_PAPER, "--formula", "siirl"],
     "paper-nearest": [*_PAPER, "--clustering", "nearest"],

@@ -142,6 +142,7 @@ def test_recolouring_changes_colours_not_places() -> None:
 
 
 def test_every_member_of_an_ensemble_is_cloned_by_itself(tiny_config: CompactConfig, tiny_inputs: Any) -> None:
+    torch.manual_seed(0)
     policy = CompactPolicy(replace(tiny_config, members=2))
     data = tiny_inputs(8) | {"tokens": torch.randint(256, (8, 14)), "mask": torch.ones(8, 14, dtype=torch.bool)}
     data["state"] = policy.state_mean.repeat(8, 1)

@@ -6,7 +6,6 @@ Nothing here knows which policy it trains: a policy is anything with ``logits(in
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -42,8 +41,8 @@ class LearnerConfig:
             this; None: never.
         warmup: gradient steps over which the learning rate rises; Adam's first steps, while it knows no variances, are
             several times too long.
-        frozen: parts of the policy that RL leaves as they are, by the beginning of their parameters' names (of an
-            ensemble, in every member).
+        frozen: parts of the policy that RL leaves as they are, by their modules' names; whole names between dots, which
+            an ensemble has once in every member.
     """
 
     learning_rate: float = 5e-5
@@ -298,14 +297,14 @@ class Learner:
 
 
 def _freeze(policy: torch.nn.Module, parts: Sequence[str]) -> None:
-    """No gradient for the parameters whose names begin so."""
-    named = [(re.sub(r"^others\.\d+\.", "", n), p) for n, p in policy.named_parameters()]
+    """No gradient for the parameters with such a part in their names."""
+    names = [n for n, _ in policy.named_parameters()]
     for part in parts:
-        if not any(f"{n}.".startswith(f"{part}.") for n, _ in named):
-            known = ", ".join(dict.fromkeys(n.partition(".")[0] for n, _ in named))
+        if not any(f".{part}." in f".{n}." for n in names):
+            known = ", ".join(dict.fromkeys(n.partition(".")[0] for n in names))
             raise SrpoError(f"The policy has no part '{part}' to be --learner.frozen; it has {known}.")
-    for name, parameter in named:
-        if any(f"{name}.".startswith(f"{part}.") for part in parts):
+    for name, parameter in policy.named_parameters():
+        if any(f".{part}." in f".{name}." for part in parts):
             parameter.requires_grad_(False)
     if not any(p.requires_grad for p in policy.parameters()):
         raise SrpoError("All of the policy is frozen: leave something to learn, see --learner.frozen.")

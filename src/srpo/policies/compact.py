@@ -10,7 +10,7 @@ Same interface and token semantics as OpenVLA-OFT's discrete variant (chunks of 
   mass *moves* learns from far fewer samples than one with 256 unrelated logits a token;
 * all but the frozen network can be there several times (``members``), each cloned by itself: an ensemble, whose
   distribution is the mean of its members' (deep ensembles, arXiv 1612.01474, section 2.4). Where few demonstrations
-  leave the action open, members err in different directions.
+  leave the action open, members may err in different directions.
 """
 
 from __future__ import annotations
