@@ -48,7 +48,8 @@ _COMPACT_RL = TrainConfig(
 # gradient's noise. Noise that lasts over decisions tells more, and disturbs more: hence the low temperature. A step has
 # a tenth as many episodes of a task as the demo's: its update is noisier, and must be shorter. The rate falls, but not
 # to zero: runs stood still at a rate that stayed high, and at one that reached zero. After 15 steps
-# and after 30 a new policy is cloned from what has succeeded; a third one did worse than the weights that had practised.
+# and after 30 a new policy is cloned from what has succeeded; a third one did worse than the weights that had
+# practised.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=200, groups=8, probes=16, revisit=1.0, task_sampling="failing", fade_grades=True,
     schedule="sqrt", normalise_std=False, temperature=0.15, token_weights="range", value_history=16,
