@@ -18,10 +18,15 @@ _SLIDE = 0.06
 
 
 class Placement:
-    """Places the objects of one environment; the fixtures stay where they are, as their poses belong to the model.
+    """Places the objects of one environment as those of LIBERO's published initial states were placed.
+
+    These were drawn with the fixtures at random places, too, and an object on a stove or in a drawer was put where that
+    then was. But fixtures' poses belong to the model, not to a state: evaluations restore the objects and leave the
+    fixtures where they are, so that the bowl of a published state stands up to 2 cm beside the middle of the burner.
+    Here likewise: fixtures are drawn for the sake of what stands on them, and are not moved.
 
     Args:
-        problem: LIBERO's ``BDDLBaseDomain``, freshly constructed. Its fixture samplers are replaced.
+        problem: LIBERO's ``BDDLBaseDomain``, freshly constructed.
     """
 
     def __init__(self, problem: Any) -> None:
@@ -29,18 +34,12 @@ class Placement:
         self._model = problem.sim.model._model
         self._data = problem.sim.data._data
         self._fixtures: list[tuple[int, np.ndarray, np.ndarray]] = []  # body, nominal pose, pose (7,)
-        samplers = problem.placement_initializer.samplers
-        for name, sampler in samplers.items():
-            placements = {}
+        for sampler in problem.placement_initializer.samplers.values():
             for fixture in sampler.mujoco_objects:
                 if fixture.name in problem.fixtures_dict:
                     body = problem.sim.model.body_name2id(fixture.root_body)
-                    position, quaternion = self._model.body_pos[body].copy(), self._model.body_quat[body].copy()
-                    placements[fixture.name] = (position, quaternion, fixture)
-                    pose = np.concatenate([position, quaternion])
+                    pose = np.concatenate([self._model.body_pos[body], self._model.body_quat[body]])
                     self._fixtures.append((body, _nominal_pose(problem, fixture.root_body), pose))
-            if placements:
-                samplers[name] = _Fixed(placements)
         self._addresses = np.array(
             [problem.sim.model.get_joint_qpos_addr(thing.joints[-1])[0] for thing in problem.objects_dict.values()]
         )
@@ -93,17 +92,6 @@ def seeded(*seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
-
-
-class _Fixed:
-    """Stands in for the placement sampler of a fixture."""
-
-    def __init__(self, placements: dict[str, Any]) -> None:
-        self.placements = placements
-        self.mujoco_objects = [placement[2] for placement in placements.values()]
-
-    def sample(self, fixtures: dict[str, Any] | None = None, **_: Any) -> dict[str, Any]:
-        return {**(fixtures or {}), **self.placements}
 
 
 def _nominal_pose(problem: Any, body: str) -> np.ndarray:
