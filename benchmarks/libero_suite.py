@@ -6,9 +6,9 @@ Per seed and start: the preset's demonstrations, a language-conditioned policy c
 gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds and the same number of
 episodes, evaluated on held-out initial states before and after. Methods that grade failures practise most what fails
 most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. A new policy is
-cloned from the own successes after 15 steps and after 30, by all methods alike but those that say so. Everything is
-resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger
-number at once would have.
+cloned from the own successes after 15 steps, by all methods alike but those that say so. Everything is resumable: run
+it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger number at once
+would have.
 Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
 table and the learning curves; checkpoints and videos under ``--work``.
 

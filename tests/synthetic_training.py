@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from srpo.learner import LearnerConfig
-from srpo.policies.base import sample_tokens
+from srpo.policies.base import sample_tokens, token_temperatures
 from srpo.policies.compact import CompactPolicy
 from srpo.train_config import TrainConfig
 from srpo.trainer import Trainer
@@ -54,7 +54,10 @@ class FakeCollector:
         for t in range(2):
             with torch.no_grad():
                 logits = policy.logits({k: torch.from_numpy(v[t : t + 1]) for k, v in inputs.items()})[0].numpy()
-            drawn = sample_tokens(logits, request.temperature, rng)
+            temperatures = token_temperatures(
+                request.temperature, request.gripper_temperature, len(logits), policy.action_dim
+            )
+            drawn = sample_tokens(logits, temperatures, rng)
             tokens.append(drawn[0])
             log_probs.append(drawn[1])
             inputs["state"][1:, 0] = drawn[0][0] / 128 - 1  # the second decision sees what the first one did

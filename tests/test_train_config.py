@@ -28,6 +28,7 @@ from srpo.types import SrpoError
         ({"distil": DistilConfig(demonstration_weight=-1.0)}, "number of successes"),
         ({"group_size": 1}, "set --group-size 2 or more"),
         ({"temperature": 0.0}, "set --temperature above 0"),
+        ({"gripper_temperature": 0.0}, "set --gripper-temperature above 0, or none"),
     ],
 )
 def test_refused(settings: dict, message: str) -> None:

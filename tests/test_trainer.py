@@ -269,6 +269,17 @@ def test_tokens_weigh_by_the_range_of_their_dimension(tiny_policy: Make, tmp_pat
     np.testing.assert_allclose(seen[0], np.tile(two_actions, (len(seen[0]), 1)), rtol=1e-6)
 
 
+def test_a_gripper_temperature_is_made_up_for_by_the_weights(tiny_policy: Make, tmp_path: Path, monkeypatch) -> None:
+    seen = []
+    t = trainer(tiny_policy(0), tmp_path, temperature=0.5, gripper_temperature=2.0)
+    update = t.learner.update
+    monkeypatch.setattr(t.learner, "update", lambda d, *rest: seen.append(d.mask) or update(d, *rest))
+    _, record = t.step()
+    assert all(e.request.gripper_temperature == 2.0 for e in record.episodes)
+    assert t.learner.temperature.tolist() == 2 * ([0.5] * 6 + [2.0])
+    np.testing.assert_allclose(seen[0][0], 2 * ([1.0] * 6 + [4.0]))
+
+
 def test_range_weights_need_a_range(tiny_policy: Make, tmp_path: Path) -> None:
     policy = tiny_policy(0)
     blind = type("Blind", (), {"logits": policy.logits, "state_dict": policy.state_dict})()

@@ -137,7 +137,8 @@ class Learner:
     Args:
         policy: a torch module with ``logits``.
         config: see `LearnerConfig`.
-        temperature: at which the rollouts were sampled; log-probabilities are read at the same one.
+        temperature: at which the rollouts were sampled, one or (L,) of each token; log-probabilities are read at the
+            same.
         seed: of the order of minibatches (together with the step number).
         world: the processes that share the work.
 
@@ -149,7 +150,7 @@ class Learner:
         self,
         policy: torch.nn.Module,
         config: LearnerConfig,
-        temperature: float,
+        temperature: float | torch.Tensor,
         seed: int,
         world: distributed.World = distributed.ALONE,
     ) -> None:

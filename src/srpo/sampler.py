@@ -84,6 +84,7 @@ class GroupSampler:
         temperature: sampling temperature of the rollouts.
         train_states: number of different initial states a task; None: never the same one twice.
         probes: single attempts per step at new initial states, each a group of its own; tasks take turns.
+        gripper_temperature: of the gripper's tokens; None: as the others.
     """
 
     tasks: Sequence[Task]
@@ -94,6 +95,7 @@ class GroupSampler:
     temperature: float
     train_states: int | None = None
     probes: int = 0
+    gripper_temperature: float | None = None
 
     def requests(
         self, step: int, weights: np.ndarray | None = None, failed: FailedStates | None = None, revisit: float = 0.0
@@ -126,7 +128,13 @@ class GroupSampler:
         index = int(np.random.default_rng([self.seed, 2, number]).integers(pool))
         state = failed or train_state(self.protocol, index)
         seeds = np.random.default_rng([self.seed, 3, number]).integers(2**31, size=size).tolist()
-        return [EpisodeRequest(task, state, number, s, self.temperature, again=failed is not None) for s in seeds]
+        return [
+            EpisodeRequest(
+                task, state, number, s, self.temperature,
+                gripper_temperature=self.gripper_temperature, again=failed is not None,
+            )
+            for s in seeds
+        ]  # fmt: skip
 
     def _in_turn(self, step: int, count: int) -> list[int]:
         """The tasks of a step's ``count`` groups or probes."""
@@ -168,14 +176,14 @@ class RecentOutcomes:
             sampling: ``"uncertain"``: sqrt(p (1 - p)), the standard deviation of an outcome, which is what a group
                 compares: a task at half weighs three times one whose last 32 attempts all ended alike. (Ours, not the
                 paper's; its code draws tasks evenly and throws away the groups that all succeed or all fail, as DAPO
-                does, arXiv 2503.14476, section 3.2.) ``"failing"``: sqrt(1 - p). Where failures are graded, a group in
-                which all fail teaches too, and what never succeeds is practised most.
+                does, arXiv 2503.14476, section 3.2.) ``"failing"``: 1 - p, the failures still to be mended. Where
+                failures are graded, a group in which all fail teaches too, and what never succeeds is practised most.
 
         Returns:
             (number of tasks,) float64.
         """
         p = np.array([(sum(k) + 1) / (len(k) + 2) for k in self._kept.values()])
-        return np.sqrt(1 - p) if sampling == "failing" else np.sqrt(p * (1 - p))
+        return 1 - p if sampling == "failing" else np.sqrt(p * (1 - p))
 
     def rates(self) -> dict[str, float]:
         """Task -> share of successes among the kept outcomes; tasks without any are left out."""

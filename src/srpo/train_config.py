@@ -28,6 +28,8 @@ class TrainConfig:
         probes: single attempts per step at new initial states, beside the groups. They tell how often the policy
             succeeds, and which states are worth a group: one all of whose attempts succeed teaches nothing.
         temperature: sampling temperature of the rollouts.
+        gripper_temperature: of the tokens of the gripper, an action's last dimension; None: as the others. It opens or
+            it closes: at a low temperature the rarer of the two is hardly ever tried.
         reward: ``"srpo"`` (failures graded by progress) or ``"sparse"`` (0/1; with credit by episode it is GRPO).
         formula: ``"paper"`` or ``"siirl"`` (the public implementation's numbers).
         alpha: largest reward of a failure.
@@ -72,6 +74,7 @@ class TrainConfig:
     revisit: float = 0.0
     probes: int = 0
     temperature: float = 1.0
+    gripper_temperature: float | None = None
     reward: str = "srpo"
     formula: str = "paper"
     alpha: float = 0.8
@@ -129,6 +132,8 @@ class TrainConfig:
             raise SrpoError("A group needs at least 2 episodes to be compared: set --group-size 2 or more.")
         if self.temperature <= 0:
             raise SrpoError("Training samples its actions: set --temperature above 0 (srpo eval decodes greedily).")
+        if self.gripper_temperature is not None and self.gripper_temperature <= 0:
+            raise SrpoError("Training samples the gripper too: set --gripper-temperature above 0, or none.")
 
     @property
     def episodes_per_step(self) -> int:

@@ -21,7 +21,7 @@ from srpo.data.episodes import CAMERA, every_nth
 from srpo.data.successes import SuccessMemory
 from srpo.distillation import distil
 from srpo.learner import Learner, flatten
-from srpo.policies.base import range_weights
+from srpo.policies.base import range_weights, token_temperatures
 from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import FailedStates, GroupSampler, RecentOutcomes
@@ -65,13 +65,20 @@ class Trainer:
             tasks = [replace(t, max_steps=config.train_max_steps) for t in tasks]
         self.sampler = GroupSampler(
             tasks, config.groups, config.group_size, config.protocol, config.seed, config.temperature,
-            config.train_states, config.probes,
+            config.train_states, config.probes, config.gripper_temperature,
         )  # fmt: skip
         # The attempts of a group share a state, so that single ones tell more each; and there are fewer of them a step.
         self.outcomes = RecentOutcomes([t.id for t in tasks], window=16 if config.probes else 32)
         self.failed = FailedStates([t.id for t in tasks])
         self.token_weights = range_weights(policy) if config.token_weights == "range" else None
-        self.learner = Learner(policy, config.learner, config.temperature, config.seed, world)
+        temperature: float | torch.Tensor = config.temperature
+        if config.gripper_temperature is not None:
+            n_tokens, gripper = policy.chunk * policy.action_dim, config.gripper_temperature
+            # The gradient of log softmax(z / T) has a factor 1 / T, by which the gripper's tokens would count less.
+            self.token_weights = np.ones(policy.action_dim) if self.token_weights is None else self.token_weights
+            self.token_weights[-1] *= gripper / config.temperature
+            temperature = torch.from_numpy(token_temperatures(temperature, gripper, n_tokens, policy.action_dim))
+        self.learner = Learner(policy, config.learner, temperature, config.seed, world)
         if self.learner.sharded and config.credit == "decision":
             raise SrpoError("A sharded policy has no --credit decision: leave it out.")
         if config.average and hasattr(policy, "parts"):

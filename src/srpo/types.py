@@ -77,6 +77,7 @@ class EpisodeRequest:
         temperature: of the action tokens; 0 is greedy decoding.
         median: take the median of each token's distribution at ``temperature``, instead of sampling.
         keep_frames: keep the camera images of the decision points (for videos and image-based world models).
+        gripper_temperature: of the gripper's tokens; None: as the others.
         again: the initial state was chosen because attempts at it failed.
     """
 
@@ -87,6 +88,7 @@ class EpisodeRequest:
     temperature: float = 1.0
     median: bool = False
     keep_frames: bool = False
+    gripper_temperature: float | None = None
     again: bool = False
 
 

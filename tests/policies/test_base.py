@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from srpo.policies.base import LastingNoise, sample_tokens, token_log_probs
+from srpo.policies.base import LastingNoise, sample_tokens, token_log_probs, token_temperatures
 
 # Three bins with probabilities 1/2, 1/3, 1/6 at temperature 1.
 LOGITS = np.log(np.array([3.0, 2.0, 1.0]))
@@ -58,6 +58,23 @@ def test_sampled_log_prob_is_what_the_learner_reads() -> None:
     tokens, log_probs = sample_tokens(logits, 1.6, rng)
     learner, _ = token_log_probs(torch.from_numpy(logits)[None], torch.from_numpy(tokens)[None], 1.6)
     np.testing.assert_allclose(learner[0], log_probs, atol=1e-5)
+
+
+def test_the_gripper_has_a_temperature_of_its_own() -> None:
+    assert token_temperatures(0.5, None, 4, 2).tolist() == [0.5, 0.5, 0.5, 0.5]
+    temperatures = token_temperatures(0.5, 1.0, 4, 2)
+    assert temperatures.tolist() == [0.5, 1.0, 0.5, 1.0]
+    # Weights 9, 4, 1 at temperature 1/2; 3, 2, 1 at 1.
+    tokens, log_probs = sample_tokens(np.tile(LOGITS, (4, 1)), temperatures, np.random.default_rng(3))
+    weights = 2 * [np.array([9, 4, 1]) / 14, np.array([3, 2, 1]) / 6]
+    expected = [math.log(w[t]) for w, t in zip(weights, tokens, strict=True)]
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-6)
+    logits = torch.tensor(np.tile(LOGITS, (1, 4, 1)))
+    learner, _ = token_log_probs(logits, torch.from_numpy(tokens)[None], torch.from_numpy(temperatures))
+    np.testing.assert_allclose(learner[0], expected, rtol=1e-6)
+    # At one half of the cumulative probability: 9 of 14 is in the first bin, 3 of 6 just so.
+    median, _ = sample_tokens(np.tile(LOGITS[::-1], (4, 1)), temperatures, np.random.default_rng(0), median=True)
+    assert median.tolist() == [2, 1, 2, 1]
 
 
 def test_impossible_bins_are_never_drawn_and_huge_logits_do_not_overflow() -> None:

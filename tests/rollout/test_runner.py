@@ -111,11 +111,15 @@ def test_frames_are_kept_on_request(runner: PolicyRunner) -> None:
     assert [(f[:, 0, 0] == 255).sum() for f in frames] == [1, 3, 5, 7, 8]
 
 
-def test_log_probs_are_those_the_learner_will_compute(runner: PolicyRunner) -> None:
-    e = runner.run(request(temperature=1.6))
+@pytest.mark.parametrize("gripper", [None, 0.7])
+def test_log_probs_are_those_the_learner_will_compute(runner: PolicyRunner, gripper: float | None) -> None:
+    e = runner.run(request(temperature=1.6, gripper_temperature=gripper))
     inputs = {k: torch.from_numpy(v) for k, v in e.inputs.items()}
+    temperatures = torch.full((e.tokens.shape[1],), 1.6)
+    if gripper is not None:
+        temperatures[runner.policy.action_dim - 1 :: runner.policy.action_dim] = gripper
     with torch.no_grad():
-        log_prob, _ = token_log_probs(runner.policy.logits(inputs), torch.from_numpy(e.tokens), 1.6)
+        log_prob, _ = token_log_probs(runner.policy.logits(inputs), torch.from_numpy(e.tokens), temperatures)
     np.testing.assert_allclose(log_prob, e.log_probs, atol=1e-5)
     assert (e.log_probs < 0).all()
 

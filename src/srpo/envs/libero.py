@@ -104,7 +104,8 @@ class LiberoEnv:
 
         ``"published"`` restores one of LIBERO's own states. ``"sampled"`` draws a placement from the task's
         regions, and the arm's joints with robosuite's default noise, with ``index`` as the seed; fixtures
-        stay where seed 0 put them, as in published evaluations; placements from which an object falls or that
+        stay where seed 0 put them, as in published evaluations, and what stands on one is placed as in the published
+        states (see `srpo.envs.libero_placement.Placement`); placements from which an object falls or that
         are solved already are drawn again. The controller begins as robosuite's does
         after ``reset`` and ``set_init_state``: with the nominal pose as its first goal. The same argument gives
         the same ``qpos`` to the last bit, whatever ran before. The same state again, as in the episodes of a group,

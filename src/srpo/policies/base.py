@@ -48,20 +48,31 @@ def range_weights(policy: Policy) -> np.ndarray:
     return np.minimum(reach / 2.0, 1.0)
 
 
+def token_temperatures(temperature: float, gripper: float | None, n_tokens: int, action_dim: int) -> np.ndarray:
+    """(n_tokens,) float64: the temperature of each token of a decision, the last dimension of an action being the
+    gripper's; ``gripper`` None: as the others."""
+    out = np.full(n_tokens, temperature)
+    if gripper is not None:
+        out[action_dim - 1 :: action_dim] = gripper
+    return out
+
+
 def token_log_probs(
-    logits: torch.Tensor, tokens: torch.Tensor, temperature: float, entropy_gradient: bool = False
+    logits: torch.Tensor, tokens: torch.Tensor, temperature: float | torch.Tensor, entropy_gradient: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability and entropy of each token under softmax(logits / temperature).
 
     Args:
         logits: (B, L, K).
         tokens: (B, L) integers.
-        temperature: sampling temperature; the old and the new policy must be read at the same one.
+        temperature: sampling temperature, one or (L,); the old and the new policy must be read at the same one.
         entropy_gradient: whether the entropy is differentiable (an entropy bonus needs it).
 
     Returns:
         log_prob (B, L) and entropy (B, L, in nats).
     """
+    if isinstance(temperature, torch.Tensor):
+        temperature = temperature.to(logits.device, torch.float32).unsqueeze(-1)
     log_p = torch.log_softmax(logits / temperature, dim=-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = -(log_p.exp() * log_p).sum(-1)
@@ -70,7 +81,7 @@ def token_log_probs(
 
 def sample_tokens(
     logits: np.ndarray,
-    temperature: float,
+    temperature: float | np.ndarray,
     rng: np.random.Generator,
     groups: int = 0,
     correlation: float = 0.0,
@@ -81,7 +92,7 @@ def sample_tokens(
 
     Args:
         logits: (L, K).
-        temperature: of the softmax.
+        temperature: of the softmax, one or (L,) above 0.
         rng: source of the randomness.
         groups: number A of action dimensions; tokens l and l + A belong to the same one. Needed for a correlation.
         correlation: of the Gaussian noise behind the draws within one action dimension, in [0, 1). Each token still
@@ -97,10 +108,10 @@ def sample_tokens(
     Returns:
         tokens (L,) int16 and their log-probability (L,) float32 under the sampling distribution (0 when greedy).
     """
-    if temperature == 0.0:
+    if not np.any(temperature):
         tokens = logits.argmax(-1)
         return tokens.astype(np.int16), np.zeros(len(tokens), np.float32)
-    scaled = logits.astype(np.float64) / temperature
+    scaled = logits.astype(np.float64) / np.reshape(temperature, (-1, 1))
     scaled -= scaled.max(-1, keepdims=True)
     cumulative = np.exp(scaled).cumsum(-1)
     uniform = np.full(len(logits), 0.5) if median else _uniforms(len(logits), rng, groups, correlation, shared)

@@ -21,7 +21,7 @@ import torch
 from srpo import plugins
 from srpo.envs.base import Env
 from srpo.evaluation.true_progress import TrueProgress
-from srpo.policies.base import Inputs, LastingNoise, sample_tokens
+from srpo.policies.base import Inputs, LastingNoise, sample_tokens, token_temperatures
 from srpo.types import Episode, EpisodeRequest, Observation, SrpoError, Task
 from srpo.world_models import create
 
@@ -155,9 +155,12 @@ class PolicyRunner:
                 record.true_progress.append(true_progress())
             if success or steps >= limit:
                 break
+            logits = self._logits(inputs)
             tokens, log_probs = sample_tokens(
-                self._logits(inputs),
-                request.temperature,
+                logits,
+                token_temperatures(
+                    request.temperature, request.gripper_temperature, len(logits), self.policy.action_dim
+                ),
                 rng,
                 self.policy.action_dim,
                 self.config.noise_correlation,
