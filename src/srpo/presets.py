@@ -49,7 +49,7 @@ _COMPACT_RL = TrainConfig(
 # the gripper, which opens or closes, hardly ever does what is less likely: it has a temperature of its own. A step has
 # a tenth as many episodes of a task as the demo's: its update is noisier, and must be shorter. The rate falls, but not
 # to zero: runs stood still at a rate that stayed high, and at one that reached zero. After 15 steps a new policy is
-# cloned from what has succeeded; a second one brought nothing, and a third did worse than the weights that had practised.
+# cloned from what has succeeded; a second one brought nothing, and a third did worse than the weights it replaced.
 _COMPACT_SUITE = replace(
     _COMPACT_RL, steps=200, groups=8, probes=16, revisit=1.0, task_sampling="failing", fade_grades=True,
     schedule="sqrt", normalise_std=False, temperature=0.15, gripper_temperature=1.0, token_weights="range",

@@ -77,7 +77,7 @@ class Trainer:
             # The gradient of log softmax(z / T) has a factor 1 / T, by which the gripper's tokens would count less.
             self.token_weights = np.ones(policy.action_dim) if self.token_weights is None else self.token_weights
             self.token_weights[-1] *= gripper / config.temperature
-            temperature = torch.from_numpy(token_temperatures(temperature, gripper, n_tokens, policy.action_dim))
+            temperature = torch.from_numpy(token_temperatures(config.temperature, gripper, n_tokens, policy.action_dim))
         self.learner = Learner(policy, config.learner, temperature, config.seed, world)
         if self.learner.sharded and config.credit == "decision":
             raise SrpoError("A sharded policy has no --credit decision: leave it out.")
