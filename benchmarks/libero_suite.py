@@ -69,6 +69,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-std": [*_DEMOS, "--normalise-std", "True"],
     "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
     "srpo-equal-tokens": [*_DEMOS, "--token-weights", "equal"],
+    "srpo-one-temperature": [*_DEMOS, "--gripper-temperature", "none"],
 }
 KEPT = ("config.json", "metrics.csv", "groups.csv", "provenance.json")
 KEPT_SFT = ("sft.csv", "sft_config.json", "sft_provenance.json")
@@ -279,7 +280,7 @@ def figure(results: Path, path: Path) -> None:
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
               "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33", "#cc3311",
-              "#009988", "#ee7733", "#004488", "#bbbbbb")  # fmt: skip
+              "#009988", "#ee7733", "#004488", "#bbbbbb", "#6b8e23")  # fmt: skip
     colours = dict(zip(METHODS, shades, strict=True))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
