@@ -12,7 +12,7 @@ import torch
 
 from srpo.policies.action_tokens import ActionScale
 from srpo.policies.compact import CompactPolicy
-from srpo.trainer import StepRecord
+from srpo.step_record import StepRecord
 from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError, Task
 from synthetic_training import CONFIG, FakeCollector, Make, trainer
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from srpo.data.successes import SuccessMemory
 from srpo.distillation import distil
 from srpo.learner import Learner, flatten
 from srpo.policies.base import range_weights, token_temperatures
-from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
+from srpo.rewards import ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import FailedStates, GroupSampler, RecentOutcomes
 from srpo.sft import decisions
+from srpo.step_record import StepRecord
 from srpo.train_config import TrainConfig
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
@@ -353,46 +354,6 @@ class Trainer:
             saved = {k: torch.from_numpy(v) for k, v in _part(tensors, "average.").items()}
             self.average = saved or {k: v.clone() for k, v in self.policy.state_dict().items()}
         return True
-
-
-@dataclass
-class StepRecord:
-    """What an RL step's update was computed from.
-
-    Attributes:
-        episodes: N episodes.
-        reward: (N,).
-        embeddings: (N, MOMENTS, E) for coverage, else (N, E); None when the reward is sparse.
-        graded: distances and cluster counts, None when the reward is sparse.
-    """
-
-    episodes: Sequence[Episode]
-    reward: np.ndarray
-    embeddings: np.ndarray | None
-    graded: ProgressRewards | None
-
-    def groups(self) -> list[dict[str, Any]]:
-        """One row a group: task, initial state, episodes, successes, and its failures' least and largest reward
-        (None where all succeed)."""
-        members: dict[int, list[int]] = {}
-        for i, episode in enumerate(self.episodes):
-            members.setdefault(episode.request.group, []).append(i)
-        rows = []
-        for group, indices in members.items():
-            request = self.episodes[indices[0]].request
-            failed = [float(self.reward[i]) for i in indices if not self.episodes[i].success]
-            rows.append(
-                {
-                    "group": group,
-                    "task": request.task.id,
-                    "initial_state": f"{request.initial_state.kind}-{request.initial_state.index}",
-                    "episodes": len(indices),
-                    "successes": len(indices) - len(failed),
-                    "reward_failure_min": min(failed, default=None),
-                    "reward_failure_max": max(failed, default=None),
-                }
-            )
-        return rows
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:

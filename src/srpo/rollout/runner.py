@@ -147,6 +147,8 @@ class PolicyRunner:
         observation = env.reset(request.initial_state)
         true_progress = TrueProgress(env) if self.config.true_progress else None
         noise = LastingNoise(self.policy.action_dim, self.config.noise_persistence)
+        n_tokens, action_dim = self.policy.chunk * self.policy.action_dim, self.policy.action_dim
+        temperatures = token_temperatures(request.temperature, request.gripper_temperature, n_tokens, action_dim)
         steps, success = 0, False
         while True:
             inputs = self.policy.prepare(observation)
@@ -155,12 +157,9 @@ class PolicyRunner:
                 record.true_progress.append(true_progress())
             if success or steps >= limit:
                 break
-            logits = self._logits(inputs)
             tokens, log_probs = sample_tokens(
-                logits,
-                token_temperatures(
-                    request.temperature, request.gripper_temperature, len(logits), self.policy.action_dim
-                ),
+                self._logits(inputs),
+                temperatures,
                 rng,
                 self.policy.action_dim,
                 self.config.noise_correlation,
