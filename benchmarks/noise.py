@@ -6,7 +6,7 @@ First 8 attempts at each of so many new training states of each task, with the p
 alike are kept. At each of these, two further groups of 8 for each kind of noise (`KINDS`: temperature of the motions,
 correlation within a chunk, persistence from one decision to the next). Printed is, of each kind:
 
-* how many attempts succeed;
+* the standard deviation of the translations' tokens, in bins, and how many attempts succeed;
 * the share of signal in a group's gradient (0/1 reward, credit by decision, motions weighed by range, the preset's
   frozen parts left out): the mean product of the gradients of two groups, over the mean square of one; of groups at the
   same state, and at other states of the task; with a jackknife's standard error over states;
@@ -114,8 +114,9 @@ def shares(found: dict[int, torch.Tensor], task_of: dict[int, int]) -> list[str]
 
 
 @torch.no_grad()
-def mean_noise(policy: CompactPolicy, episode: Episode) -> np.ndarray:
-    """(3,) of each translation axis over the first six decisions, in standard deviations of its tokens."""
+def mean_noise(policy: CompactPolicy, episode: Episode) -> tuple[np.ndarray, float]:
+    """Of the translations' tokens of the first six decisions: (3,) the mean noise of each axis, in standard deviations
+    of its tokens, and their mean standard deviation (bins)."""
     temperature = torch.from_numpy(temperatures(policy, episode.request))[:, None]
     inputs = {k: torch.from_numpy(v[:6]) for k, v in episode.inputs.items()}
     probability = (policy.logits(inputs) / temperature).softmax(-1).double().numpy()
@@ -123,7 +124,8 @@ def mean_noise(policy: CompactPolicy, episode: Episode) -> np.ndarray:
     mean = (probability * bins).sum(-1)
     spread = np.sqrt((probability * (bins - mean[..., None]) ** 2).sum(-1))
     noise = (episode.tokens[: len(mean)] - mean) / spread
-    return noise.reshape(-1, policy.action_dim)[:, :3].mean(0)
+    by_axis = noise.reshape(-1, policy.action_dim)[:, :3].mean(0)
+    return by_axis, float(spread.reshape(-1, policy.action_dim)[:, :3].mean())
 
 
 def foretold(noise: np.ndarray, success: np.ndarray, state: np.ndarray, ridge: float = 1.0) -> float:
@@ -175,8 +177,8 @@ def main() -> None:
     task_of = {s: first[s].task.index for s in mixed}
     print(f"{sum(e.success for e in tried)} of {len(tried)} attempts succeed.", end=" ")
     print(f"{len(mixed)} of {len(first)} states are kept.\n")
-    print("| temperature, correlation, persistence | successes | same state | other states of the task | foretold |")
-    print("|---|---|---|---|---|", flush=True)
+    columns = ["temperature, correlation, persistence", "bins", "successes", "same state", "other states", "foretold"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     whole = {}
     for number, (temperature, correlation, persistence) in enumerate(KINDS, 1):
         asked = [r for s in mixed for r in requests(first[s], temperature, s, 2 * SIZE, number * 1_000_000)]
@@ -185,9 +187,10 @@ def main() -> None:
         whole[number] = {s: found[s] + found[1000 + s] for s in mixed}
         success = np.array([e.success for e in episodes], float)
         state = np.array([e.request.group % 1000 for e in episodes])
-        noise = np.stack([mean_noise(policy, e) for e in episodes])
-        successes, line = f"{success.sum():.0f} of {len(success)}", f"{foretold(noise, success, state):.2f}"
-        cells = [f"{temperature}, {correlation}, {persistence}", successes, *shares(found, task_of), line]
+        noise, spread = zip(*(mean_noise(policy, e) for e in episodes), strict=True)
+        successes, line = f"{success.sum():.0f} of {len(success)}", f"{foretold(np.stack(noise), success, state):.2f}"
+        kind = f"{temperature}, {correlation}, {persistence}"
+        cells = [kind, f"{np.mean(spread):.1f}", successes, *shares(found, task_of), line]
         print(f"| {' | '.join(cells)} |", flush=True)
     print("\n| kinds | cosine at the same state |\n|---|---|")
     for a, b in combinations(whole, 2):
