@@ -28,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -278,10 +279,9 @@ def figure(results: Path, path: Path) -> None:
     from matplotlib.figure import Figure
 
     starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
-    shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499", "#332288",
-              "#117733", "#661100", "#6699cc", "#882255", "#44aa99", "#222222", "#bb8800", "#77aa33", "#cc3311",
-              "#009988", "#ee7733", "#004488", "#bbbbbb", "#6b8e23")  # fmt: skip
-    colours = dict(zip(METHODS, shades, strict=True))
+    shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499")
+    drawn = [m for m in METHODS if any(results.glob(f"*/{m}_[0-9]*"))]
+    colours = dict(zip(drawn, cycle(shades), strict=False))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
     for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):

@@ -7,9 +7,9 @@ alike are kept. At each of these, two further groups of 8 for each kind of noise
 correlation within a chunk, persistence from one decision to the next). Printed is, of each kind:
 
 * the standard deviation of the translations' tokens, in bins, and how many attempts succeed;
-* the share of signal in a group's gradient (0/1 reward, credit by decision, motions weighed by range, the preset's
-  frozen parts left out): the mean product of the gradients of two groups, over the mean square of one; of groups at the
-  same state, and at other states of the task; with a jackknife's standard error over states;
+* the share of signal in a group's gradient (0/1 reward, credit by decision, motions weighed by range, the head left
+  out, which the presets do not train): the mean product of the gradients of two groups, over the mean square of one; of
+  groups at the same state, and at other states of the task; with a jackknife's standard error over states;
 * how much of the outcomes' variance within a state a line foretells: ridge regression on three numbers, the mean noise
   of each translation axis over the first six decisions, leave one out. Below zero: nothing.
 
@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from credit import group_gradients, parts
 from srpo.algorithms import StateRecord, group_relative_gae
 from srpo.envs import libero_suites
-from srpo.learner import flatten
-from srpo.policies.base import range_weights, token_log_probs, token_temperatures
+from srpo.policies.base import range_weights
 from srpo.policies.compact import CompactPolicy
 from srpo.presets import PRESETS, preset
 from srpo.rollout.collector import Collector
@@ -63,37 +63,21 @@ def roll_out(
 
 
 def gradients(policy: CompactPolicy, config: TrainConfig, episodes: list[Episode]) -> dict[int, torch.Tensor]:
-    """Group -> (P,) gradient of its surrogate, by the motions' tokens."""
+    """Group -> (P,) gradient of its surrogate, by the motions' tokens and the parts of the policy that learn."""
     success = np.array([e.success for e in episodes], float)
     group = np.array([e.request.group for e in episodes])
     with torch.no_grad():
         states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]
     record = StateRecord.of(states, success, [e.request.task.index for e in episodes])
     advantages = group_relative_gae(record, group, gae_lambda=config.gae_lambda, normalise_std=False)
-    weights = np.where(np.arange(policy.action_dim) < policy.action_dim - 1, range_weights(policy), 0.0)
-    temperature = torch.from_numpy(temperatures(policy, episodes[0].request))
-    found = {}
-    for number in np.unique(group):
-        mine = np.flatnonzero(group == number)
-        policy.zero_grad()
-        if len({success[i] for i in mine}) > 1:
-            batch = flatten([episodes[i] for i in mine], [advantages[i] for i in mine], policy.action_dim, weights)
-            log_prob, _ = token_log_probs(policy.logits(batch.inputs), batch.tokens, temperature)
-            (-(log_prob * batch.advantage[:, None] * batch.mask).sum()).backward()
-        learning = [p for n, p in policy.named_parameters() if n.partition(".")[0] not in config.learner.frozen]
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
-        found[int(number)] = torch.cat([p.flatten() for p in parts])
-    return found
-
-
-def temperatures(policy: CompactPolicy, request: EpisodeRequest) -> np.ndarray:
-    """(L,) of each token."""
-    gripper = request.temperature if request.gripper_temperature is None else request.gripper_temperature
-    return token_temperatures(request.temperature, gripper, policy.chunk * policy.action_dim, policy.action_dim)
+    motions = np.arange(policy.action_dim) < policy.action_dim - 1
+    rows = group_gradients(policy, episodes, advantages, weights=range_weights(policy) * motions)
+    learning = torch.from_numpy(parts(policy)["all but the head"])
+    return dict(zip(np.unique(group).tolist(), rows[:, learning], strict=True))
 
 
 def shares(found: dict[int, torch.Tensor], task_of: dict[int, int]) -> list[str]:
-    """Share of signal at the same state, and at other states of the task."""
+    """Share of signal at the same state, and at other states of the task ("-" with too few of these)."""
     numbers = sorted(found)
     rows = torch.stack([found[n] for n in numbers]).double()
     products = (rows @ rows.T).numpy()
@@ -107,6 +91,9 @@ def shares(found: dict[int, torch.Tensor], task_of: dict[int, int]) -> list[str]
 
     cells = []
     for pairs in (same, other):
+        if any(not pairs[np.ix_(state != s, state != s)].any() for s in np.unique(state)):
+            cells.append("-")
+            continue
         without = np.array([share(pairs, state != s) for s in np.unique(state)])
         error = np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum())
         cells.append(f"{share(pairs, state >= 0):.2f} ± {error:.2f}")
@@ -117,9 +104,8 @@ def shares(found: dict[int, torch.Tensor], task_of: dict[int, int]) -> list[str]
 def mean_noise(policy: CompactPolicy, episode: Episode) -> tuple[np.ndarray, float]:
     """Of the translations' tokens of the first six decisions: (3,) the mean noise of each axis, in standard deviations
     of its tokens, and their mean standard deviation (bins)."""
-    temperature = torch.from_numpy(temperatures(policy, episode.request))[:, None]
     inputs = {k: torch.from_numpy(v[:6]) for k, v in episode.inputs.items()}
-    probability = (policy.logits(inputs) / temperature).softmax(-1).double().numpy()
+    probability = (policy.logits(inputs) / episode.request.temperature).softmax(-1).double().numpy()
     bins = np.arange(probability.shape[-1])
     mean = (probability * bins).sum(-1)
     spread = np.sqrt((probability * (bins - mean[..., None]) ** 2).sum(-1))
@@ -174,6 +160,8 @@ def main() -> None:
     )  # fmt: skip
     outcomes = {s: {e.success for e in tried if e.request.group == s} for s in first}
     mixed = [s for s in first if len(outcomes[s]) == 2]
+    if len(mixed) < 2:
+        raise SystemExit(f"Not all attempts end alike at {len(mixed)} of {len(first)} states: try more --states.")
     task_of = {s: first[s].task.index for s in mixed}
     print(f"{sum(e.success for e in tried)} of {len(tried)} attempts succeed.", end=" ")
     print(f"{len(mixed)} of {len(first)} states are kept.\n")

@@ -12,8 +12,7 @@ import torch
 
 from srpo.policies.action_tokens import ActionScale
 from srpo.policies.compact import CompactPolicy
-from srpo.step_record import StepRecord
-from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError, Task
+from srpo.types import Episode, EpisodeRequest, SrpoError
 from synthetic_training import CONFIG, FakeCollector, Make, trainer
 
 
@@ -240,21 +239,6 @@ def test_a_large_policy_keeps_no_average(tmp_path: Path, tiny_policy: Make) -> N
 def test_frame_features_are_let_go_when_an_episode_is_embedded(tmp_path: Path, tiny_policy: Make) -> None:
     _, record = trainer(tiny_policy(0), tmp_path).step()
     assert all(e.frame_features is None for e in record.episodes)  # none of these was filmed
-
-
-def test_groups_tell_what_was_practised_and_how_it_went(tiny_policy: Make) -> None:
-    task = Task("libero_object", 4, "4", "pick it up", 280)
-    requests = [EpisodeRequest(task, InitialState("sampled", 70 + g), g, 0, 1.0) for g in (5, 5, 5, 6, 6)]
-    won = [True, False, False, True, True]
-    policy = tiny_policy(0)
-    episodes = [replace(FakeCollector().episode(policy, r), success=w) for r, w in zip(requests, won, strict=True)]
-    rows = StepRecord(episodes, np.array([1.0, 0.1, 0.4, 1.0, 1.0]), None, None).groups()
-    assert rows == [
-        {"group": 5, "task": "libero_object/4", "initial_state": "sampled-75", "episodes": 3, "successes": 1,
-         "reward_failure_min": 0.1, "reward_failure_max": 0.4},
-        {"group": 6, "task": "libero_object/4", "initial_state": "sampled-76", "episodes": 2, "successes": 2,
-         "reward_failure_min": None, "reward_failure_max": None},
-    ]  # fmt: skip
 
 
 def test_tokens_weigh_by_the_range_of_their_dimension(tiny_policy: Make, tmp_path: Path, monkeypatch) -> None:
