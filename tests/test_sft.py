@@ -14,7 +14,7 @@ import torch
 from srpo.algorithms import behaviour_cloning_loss
 from srpo.data.demonstrations import Demonstration, DemonstrationSet
 from srpo.policies.compact import CompactConfig, CompactPolicy
-from srpo.sft import SftConfig, fit, recolour, train
+from srpo.sft import SftConfig, decisions, fit, moved, recolour, train
 from srpo.types import InitialState, SrpoError, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,3 +160,38 @@ def test_every_member_of_an_ensemble_is_cloned_by_itself(tiny_config: CompactCon
         grad, moved = one.head.out.weight.grad, now.head.out.weight - one.head.out.weight  # type: ignore[union-attr]
         clear = grad.abs() > 1e-4  # type: ignore[union-attr]
         assert clear.any() and torch.equal(moved[clear].sign(), -grad[clear].sign())  # type: ignore[index]
+
+
+def test_moved_pictures_keep_what_is_beside_what() -> None:
+    images = np.zeros((40, 16, 16, 3), np.uint8)
+    images[:, 7, 8], images[:, 9, 5] = 200, 100  # two things, two rows and three columns apart
+    new = moved(images, 3, np.random.default_rng(0))
+    assert new.shape == images.shape and new.dtype == np.uint8
+    bright, dim = (np.array([np.argwhere(i[..., 0] == value)[0] for i in new]) for value in (200, 100))
+    np.testing.assert_array_equal(dim - bright, np.tile([2, -3], (40, 1)))
+    by = bright - [7, 8]
+    assert by.min(0).tolist() == [-3, -3] and by.max(0).tolist() == [3, 3]  # every picture by a step of its own
+    assert len(np.unique(by, axis=0)) > 10
+
+
+def test_edges_of_moved_pictures_are_repeated() -> None:
+    images = np.repeat(np.arange(16, dtype=np.uint8)[None, :, None, None], 3, 3) + np.zeros((9, 1, 16, 1), np.uint8)
+    for image in moved(images, 2, np.random.default_rng(1))[..., 5, 0].astype(int):
+        down = 5 - image[5]
+        np.testing.assert_array_equal(image, np.clip(np.arange(16) - down, 0, 15))
+
+
+def test_no_shift_leaves_pictures_and_random_numbers_alone() -> None:
+    images, rng = np.ones((2, 8, 8, 3), np.uint8), np.random.default_rng(0)
+    assert moved(images, 0, rng) is images and rng.random() == np.random.default_rng(0).random()
+    with pytest.raises(SrpoError, match="set --shift to 0 or more"):
+        SftConfig(shift=-1)
+
+
+def test_only_copies_are_moved(demonstrations: DemonstrationSet, config: SftConfig) -> None:
+    torch.manual_seed(0)
+    policy, demo = CompactPolicy(config.policy), next(iter(demonstrations))
+    still, shifted = (decisions(policy, demo, 3, augmentations=1, shift=s)["agentview_s16"] for s in (0, 8))
+    assert len(still) == len(shifted) == 24
+    assert torch.equal(still[:12], shifted[:12])
+    assert (still[12:] - shifted[12:]).float().abs().amax((1, 2, 3)).min() > 0.05

@@ -30,8 +30,9 @@ class DistilConfig:
             policy can lose by it.
         successes: newest successes kept per task.
         demonstration_weight: own successes that a demonstration (of ``--demonstrations``, if it was given) counts as:
-            few successes of a poor policy must not drown it, many of a good one may. Read as ``srpo sft`` reads it,
-            with recoloured copies; 0: own successes alone.
+            few successes of a poor policy must not drown it, many of a good one may. 0: own successes alone.
+        augmentations: recoloured copies of a demonstration's frames, as ``srpo sft`` makes them.
+        shift: pixels by which those copies are moved at most.
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
@@ -41,6 +42,8 @@ class DistilConfig:
     last: int = 0
     successes: int = 200
     demonstration_weight: float = 40.0
+    augmentations: int = 2
+    shift: int = 0
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3

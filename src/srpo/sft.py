@@ -28,6 +28,7 @@ class SftConfig:
         learning_rate: peak of a cosine schedule with a short warm-up.
         weight_decay: of AdamW.
         augmentations: recoloured copies of every frame (their frozen features are computed once, before training).
+        shift: pixels by which the pictures of those copies are moved at most, see `moved`.
         bin_sigma: width of the soft targets over neighbouring action bins, in bins (0: one-hot).
         validation: share of the demonstrations held out for the validation loss.
         validate_every: steps between two validations.
@@ -43,6 +44,7 @@ class SftConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     augmentations: int = 2
+    shift: int = 0
     bin_sigma: float = 2.0
     validation: float = 0.1
     validate_every: int = 250
@@ -51,6 +53,10 @@ class SftConfig:
     seed: int = 0
     threads: int | None = None
     policy: CompactConfig = field(default_factory=CompactConfig)
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise SrpoError(f"Pictures cannot be moved by up to {self.shift} pixels: set --shift to 0 or more.")
 
 
 def train(
@@ -124,10 +130,13 @@ def fit(
         yield _step(policy, optimizer, data, config, step, edges)
 
 
-def decisions(policy: CompactPolicy, demonstration: Demonstration, number: int) -> Batch:
-    """Every moment of a demonstration as a decision, as `train` reads it by default, with recoloured copies: the
-    policy's inputs, ``tokens`` and ``mask``. Its ``number`` seeds the colours."""
-    return _decisions(policy, demonstration, SftConfig(), number, augment=True)
+def decisions(
+    policy: CompactPolicy, demonstration: Demonstration, number: int, augmentations: int, shift: int
+) -> Batch:
+    """Every moment of a demonstration as a decision, as `train` reads it, with recoloured and moved copies (see
+    `SftConfig`): the policy's inputs, ``tokens`` and ``mask``. Its ``number`` seeds the copies."""
+    config = SftConfig(augmentations=augmentations, shift=shift)
+    return _decisions(policy, demonstration, config, number, augment=True)
 
 
 def _told(order: np.ndarray, on_features: Callable[[int, int], None]):
@@ -168,7 +177,7 @@ def _decisions(policy: CompactPolicy, demo: Demonstration, config: SftConfig, in
         images = {c: demo.images[c][moments] for c in policy.config.cameras}
         if copy:
             rng = np.random.default_rng([config.seed, 1, index, copy])
-            images = {c: recolour(v, rng) for c, v in images.items()}
+            images = {c: moved(recolour(v, rng), config.shift, rng) for c, v in images.items()}
         inputs = policy.prepare_batch(images, demo.states[moments], demo.task.instruction)
         copies.append(
             {k: torch.from_numpy(v) for k, v in inputs.items()}
@@ -182,8 +191,7 @@ def _join(parts: Sequence[Batch]) -> Batch:
 
 
 def recolour(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random brightness, contrast, colour balance and pixel noise per frame; the camera does not move, so neither do
-    the pixels.
+    """Random brightness, contrast, colour balance and pixel noise per frame.
 
     Args:
         images: (N, H, W, 3) uint8.
@@ -197,6 +205,27 @@ def recolour(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     bias = rng.uniform(-15, 15, (n, 1, 1, 1))
     noise = rng.standard_normal(images.shape, dtype=np.float32) * 3.0
     return np.clip((images - 127.5) * gain + 127.5 + bias + noise, 0, 255).astype(np.uint8)
+
+
+def moved(images: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Every picture moved by up to ``most`` pixels along each axis, its edge repeated: random shifts (DrQ,
+    arXiv 2004.13649, section 3.1). Actions are relative to where the hand is: what is right depends on where things are
+    beside each other, hardly on where they are in the picture.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        most: pixels; 0 leaves the pictures alone, and draws nothing.
+        rng: source of the randomness.
+
+    Returns:
+        (N, H, W, 3) uint8.
+    """
+    if not most:
+        return images
+    height, width = images.shape[1:3]
+    wider = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    corners = rng.integers(0, 2 * most + 1, (len(images), 2))
+    return np.stack([w[y : y + height, x : x + width] for w, (y, x) in zip(wider, corners, strict=True)])
 
 
 def _step(

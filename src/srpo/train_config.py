@@ -126,6 +126,8 @@ class TrainConfig:
         least_one = min(self.distil.successes, self.distil.steps, self.distil.batch)
         if min(self.distil.every, self.distil.last) < 0 or least_one < 1:
             raise SrpoError("--distil.every and .last are 0 or more, --distil.successes, .steps and .batch 1 or more.")
+        if min(self.distil.augmentations, self.distil.shift) < 0:
+            raise SrpoError("--distil.augmentations and --distil.shift are 0 or more.")
         if not 0.0 <= self.distil.demonstration_weight < float("inf"):
             raise SrpoError("--distil.demonstration-weight is a number of successes: 0 or more.")
         if self.group_size < 2:

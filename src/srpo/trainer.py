@@ -113,7 +113,8 @@ class Trainer:
                 continue
             found += 1
             if self.successes is not None:
-                self.successes.add_decisions(0, found, one.task, decisions(self.policy, one, found))
+                copies = self.config.distil.augmentations, self.config.distil.shift
+                self.successes.add_decisions(0, found, one.task, decisions(self.policy, one, found, *copies))
             if self.replay is None or not refer:
                 continue
             if CAMERA not in one.images:
