@@ -102,7 +102,7 @@ PRESETS: dict[str, Preset] = {
     "libero-spatial": Preset(
         "all ten LIBERO-Spatial tasks, one language-conditioned compact policy, twelve demonstrations",
         collect=CollectConfig(demos=(1, 1, 1, 1, 2, 1, 1, 1, 2, 1)),
-        sft=replace(_COMPACT_CLONE, steps=500, augmentations=4, shift=6),
+        sft=replace(_COMPACT_CLONE, steps=350, augmentations=4, shift=6),
         train=replace(
             _COMPACT_SUITE, suite="libero_spatial", train_max_steps=192,
             distil=replace(_COMPACT_SUITE.distil, augmentations=4, shift=6),
