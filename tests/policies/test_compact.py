@@ -231,3 +231,12 @@ class TestDamagedFiles:
         del weights["head.out.bias"]
         save_file(weights, folder / "model.safetensors")
         assert "head.out.bias" in self.refusal(folder)
+
+
+def test_the_policy_of_the_results_is_still_read() -> None:
+    policy = CompactPolicy.from_pretrained(Path(__file__).parents[2] / "results/libero_spatial/easy/srpo_0/policy")
+    size = policy.config.image_size
+    images = {c: np.full((size, size, 3), 90, np.uint8) for c in policy.config.cameras}
+    seen = Observation(images, np.array(policy.config.state_mean, np.float32), "pick up the black bowl")
+    logits = logits_of(policy, seen)
+    assert logits.shape == (1, 56, 256) and logits.isfinite().all()
