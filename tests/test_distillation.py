@@ -94,9 +94,7 @@ def test_after_the_last_step_nothing_is_cloned(tmp_path: Path, tiny_policy: Make
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_resumed_run_with_distillation_equals_an_uninterrupted_one(
-    tmp_path: Path, tiny_policy: Make, cut: int
-) -> None:
+def test_resumed_run_with_distillation_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, cut: int) -> None:
     def go(loop: Trainer, steps: int) -> list[dict[str, float]]:
         rows = []
         for _ in range(steps):
@@ -126,6 +124,7 @@ def shown(loop: Trainer, tasks: Sequence[Task] = TASKS) -> None:
     demonstrations = [demonstration(t) for t in tasks]
     for one in demonstrations:
         one.images["agentview"] = np.zeros((5, 32, 32, 3), np.uint8)
+        one.images["agentview"][:, :10, :10] = 250
     loop.show(demonstrations)
 
 
@@ -143,6 +142,18 @@ def test_demonstrations_are_cloned_with_the_successes(tmp_path: Path, tiny_polic
     assert distil(policy, loop.successes, TASKS, alone, 0) is None
     assert distil(policy, loop.successes, TASKS[:1], alone, 0) is not None
     trainer(tiny_policy(0), tmp_path, reward="sparse").show([])  # has no use for them
+
+
+def test_demonstrations_are_cloned_in_moved_copies(tmp_path: Path, tiny_policy: Make) -> None:
+    maps = []
+    for shift in (0, 6):
+        changes: dict[str, Any] = {"distil": replace(CLONE, augmentations=4, shift=shift)}
+        loop = trainer(tiny_policy(0), tmp_path / str(shift), **changes)
+        shown(loop)
+        (kept,) = loop.successes.shown(TASKS[0])
+        maps.append(kept["agentview_s8"])
+    assert len(maps[0]) == len(maps[1]) == 5 * 5
+    assert torch.equal(maps[0][:5], maps[1][:5]) and not torch.equal(maps[0][5:], maps[1][5:])
 
 
 def test_how_often_a_decision_is_drawn() -> None:

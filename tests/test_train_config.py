@@ -25,6 +25,8 @@ from srpo.types import SrpoError
         ({"distil": DistilConfig(every=-1)}, "last are 0 or more"),
         ({"distil": DistilConfig(last=-1)}, "last are 0 or more"),
         ({"distil": DistilConfig(successes=0)}, "batch 1 or more"),
+        ({"distil": DistilConfig(augmentations=-1)}, "shift are 0 or more"),
+        ({"distil": DistilConfig(shift=-1)}, "shift are 0 or more"),
         ({"distil": DistilConfig(demonstration_weight=-1.0)}, "number of successes"),
         ({"group_size": 1}, "set --group-size 2 or more"),
         ({"temperature": 0.0}, "set --temperature above 0"),
