@@ -184,8 +184,12 @@ def test_edges_of_moved_pictures_are_repeated() -> None:
 def test_no_shift_leaves_pictures_and_random_numbers_alone() -> None:
     images, rng = np.ones((2, 8, 8, 3), np.uint8), np.random.default_rng(0)
     assert moved(images, 0, rng) is images and rng.random() == np.random.default_rng(0).random()
-    with pytest.raises(SrpoError, match="set --shift to 0 or more"):
-        SftConfig(shift=-1)
+
+
+@pytest.mark.parametrize("setting", ["augmentations", "shift"])
+def test_impossible_copies_are_refused(setting: str) -> None:
+    with pytest.raises(SrpoError, match="--augmentations and --shift are 0 or more"):
+        SftConfig(**{setting: -1})
 
 
 def test_only_copies_are_moved(demonstrations: DemonstrationSet, config: SftConfig) -> None:

@@ -55,8 +55,8 @@ class SftConfig:
     policy: CompactConfig = field(default_factory=CompactConfig)
 
     def __post_init__(self) -> None:
-        if self.shift < 0:
-            raise SrpoError(f"Pictures cannot be moved by up to {self.shift} pixels: set --shift to 0 or more.")
+        if min(self.augmentations, self.shift) < 0:
+            raise SrpoError("--augmentations and --shift are 0 or more.")
 
 
 def train(
@@ -209,7 +209,7 @@ def recolour(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def moved(images: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     """Every picture moved by up to ``most`` pixels along each axis, its edge repeated: random shifts (DrQ,
-    arXiv 2004.13649, section 3.1). Actions are relative to where the hand is: what is right depends on where things are
+    arXiv 2004.13649). Actions are relative to where the hand is: what is right depends on where things are
     beside each other, hardly on where they are in the picture.
 
     Args:

@@ -113,8 +113,9 @@ class Trainer:
                 continue
             found += 1
             if self.successes is not None:
-                copies = self.config.distil.augmentations, self.config.distil.shift
-                self.successes.add_decisions(0, found, one.task, decisions(self.policy, one, found, *copies))
+                settings = self.config.distil
+                shown = decisions(self.policy, one, found, settings.augmentations, settings.shift)
+                self.successes.add_decisions(0, found, one.task, shown)
             if self.replay is None or not refer:
                 continue
             if CAMERA not in one.images:
