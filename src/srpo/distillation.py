@@ -8,14 +8,15 @@ sampling (Anthony et al., arXiv 1705.08439: expert iteration).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from srpo.data.successes import Decisions, SuccessMemory
+from srpo.rollout.rehearsal import RehearsalConfig
 from srpo.sft import SftConfig, fit
 from srpo.types import Task
 
@@ -36,6 +37,7 @@ class DistilConfig:
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
+        rehearsal: repetitions of own successes with disturbances, cloned with them: see `RehearsalConfig`.
     """
 
     every: int = 0
@@ -47,6 +49,7 @@ class DistilConfig:
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
 
     def goes_on(self, step: int) -> bool:
         """Whether, ``step`` RL steps after the start, successes are (still) to be cloned."""
@@ -60,6 +63,7 @@ def distil(
     config: DistilConfig,
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
+    rehearsed: Mapping[Task, Sequence[Decisions]] | None = None,
 ) -> Any | None:
     """A new policy of the same configuration, cloned from the successes; None while a task has neither one nor a
     demonstration, or no task has one.
@@ -71,8 +75,9 @@ def distil(
         config: see `DistilConfig`.
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
+        rehearsed: further episodes, which count as own successes do.
     """
-    own = {task: memory.own(task) for task in tasks}
+    own = {task: [*memory.own(task), *(rehearsed or {}).get(task, ())] for task in tasks}
     shown = {task: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
     if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
         return None
