@@ -52,6 +52,7 @@ METHODS: dict[str, list[str]] = {
     "grpo": [*_DEMOS, *_SPARSE, *_EPISODE],
     "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
     "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
+    "srpo-no-rehearsal": [*_DEMOS, "--distil.rehearsal.successes", "0"],
     "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
     # Nothing but new policies, to the end.
     "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0", "--distil.last", "0"],

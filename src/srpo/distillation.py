@@ -37,7 +37,7 @@ class DistilConfig:
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
-        rehearsal: repetitions of own successes with disturbances, cloned with them: see `RehearsalConfig`.
+        rehearsal: repetitions of own successes with disturbances, cloned in their stead: see `RehearsalConfig`.
     """
 
     every: int = 0
@@ -75,9 +75,10 @@ def distil(
         config: see `DistilConfig`.
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
-        rehearsed: further episodes, which count as own successes do.
+        rehearsed: repetitions of own successes, cloned in their stead where a task has any: what was sampled carries its
+            noise, which goes on in the direction in which the hand went.
     """
-    own = {task: [*memory.own(task), *(rehearsed or {}).get(task, ())] for task in tasks}
+    own = {task: (rehearsed or {}).get(task) or memory.own(task) for task in tasks}
     shown = {task: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
     if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
         return None
