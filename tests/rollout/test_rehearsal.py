@@ -139,7 +139,7 @@ def test_nobody_pushes_while_the_gripper_closes_or_at_the_end(steps: int, close:
         assert 5 <= one.steps <= 10 and 0 <= one.at < steps - 20
         assert following is None or following.at >= one.at + one.steps + 14
         if 0 < close < steps:
-            assert one.at + one.steps <= close - 10 or one.at >= close + 16
+            assert one.at + one.steps <= close - 2 or one.at >= close + 16
 
 
 def test_how_far_the_hand_is_pushed() -> None:

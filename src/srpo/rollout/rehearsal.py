@@ -21,7 +21,7 @@ from srpo.types import InitialState, SrpoError, Task
 _NEAR = 0.012  # m; further away from its path than this, the hand is led back before the episode goes on
 _GAIN = 0.5  # share of the distance to the path that a step's action takes back, where the hand is near
 _LONGER = 60  # control steps that a repetition may take more than the success did
-_QUIET = (10, 16)  # control steps before and after the gripper first closes in which nobody pushes
+_QUIET = (2, 16)  # control steps before and after the gripper first closes in which nobody pushes
 
 
 @dataclass(frozen=True)
