@@ -18,6 +18,7 @@ from srpo import distributed, presets
 from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.data.successes import Decisions
+from srpo.distillation import rehearsed_decisions
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
 from srpo.policies.loading import ModelOptions, kind_of, load_policy
@@ -267,10 +268,6 @@ class _Session:
         with self.console.phase("rehearse", len(requests), "successes") as progress:
             done = count(1)
             results = self.collector.rehearse(requests, lambda _: progress.update(next(done)))
-        rehearsed: dict[Task, list[Decisions]] = {}
-        for request, result in zip(requests, results, strict=True):
-            episodes = [{k: torch.from_numpy(v) for k, v in one.items()} for one in result.kept]
-            rehearsed.setdefault(request.task, []).extend(episodes)
         row = {
             "seconds_rehearse": progress.seconds,
             "rehearsals": sum(r.attempts for r in results),
@@ -281,7 +278,7 @@ class _Session:
             f"{row['rehearsals_kept']} of {row['rehearsals']} repetitions of {len(requests)} successes succeeded "
             f"({row['rehearsals_env_steps']} control steps)"
         )
-        return rehearsed, row
+        return rehearsed_decisions(requests, results), row
 
     def final_policy(self, trainer: Trainer) -> Any:
         """`Trainer.final_policy`, its cloning shown as a phase."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from srpo.data.successes import Decisions, SuccessMemory
-from srpo.rollout.rehearsal import RehearsalConfig
+from srpo.rollout.rehearsal import RehearsalConfig, RehearsalRequest, Rehearsed
 from srpo.sft import SftConfig, fit
 from srpo.types import Task
 
@@ -75,16 +75,14 @@ def distil(
         config: see `DistilConfig`.
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
-        rehearsed: repetitions of own successes, cloned in their stead where a task has any: what was sampled carries its
-            noise, which goes on in the direction in which the hand went.
+        rehearsed: repetitions of own successes, cloned in their stead where a task has any: what was sampled carries
+            its noise, which goes on in the direction in which the hand went.
     """
     own = {task: (rehearsed or {}).get(task) or memory.own(task) for task in tasks}
     shown = {task: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
     if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
         return None
-    data, weights = _join(
-        [e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight
-    )
+    data, weights = _join([e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()
@@ -92,6 +90,31 @@ def distil(
     for step, _ in enumerate(fit(new, data, settings, weights), 1):
         on_step(step)
     return new.eval()
+
+
+def rehearsal_requests(
+    policy: Any, memory: SuccessMemory, tasks: Sequence[Task], config: RehearsalConfig, seed: Sequence[int]
+) -> list[RehearsalRequest]:
+    """The own successes to repeat, the newest of every initial state; ``seed`` decides how they are disturbed."""
+    requests: list[RehearsalRequest] = []
+    for task in tasks:
+        for state, success in memory.by_state(task, config.successes):
+            carried_out = success["mask"].numpy()[:, :: policy.action_dim]
+            actions = policy.actions(success["tokens"].numpy())[carried_out]
+            disturbance = int(np.random.default_rng([*seed, len(requests)]).integers(2**31))
+            requests.append(RehearsalRequest(task, state, actions, disturbance, config))
+    return requests
+
+
+def rehearsed_decisions(
+    requests: Sequence[RehearsalRequest], results: Sequence[Rehearsed]
+) -> dict[Task, list[Decisions]]:
+    """By task, what there is to clone of the repetitions that succeeded."""
+    out: dict[Task, list[Decisions]] = {}
+    for request, result in zip(requests, results, strict=True):
+        episodes = [{k: torch.from_numpy(v) for k, v in one.items()} for one in result.kept]
+        out.setdefault(request.task, []).extend(episodes)
+    return out
 
 
 def _join(

@@ -19,7 +19,7 @@ from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_r
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
 from srpo.data.successes import Decisions, SuccessMemory
-from srpo.distillation import distil
+from srpo.distillation import distil, rehearsal_requests
 from srpo.learner import Learner, flatten
 from srpo.policies.base import range_weights, token_temperatures
 from srpo.rewards import ReferenceReplay, progress_rewards, sparse_rewards
@@ -288,15 +288,8 @@ class Trainer:
         """The own successes to repeat with disturbances before a new policy is cloned."""
         if self.successes is None or not self.config.distil.goes_on(self.done):
             return []
-        requests: list[RehearsalRequest] = []
-        rehearsal = self.config.distil.rehearsal
-        for task in self.sampler.tasks:
-            for state, success in self.successes.by_state(task, rehearsal.successes):
-                actions = self.policy.actions(success["tokens"].numpy())
-                carried_out = success["mask"].numpy()[:, :: self.policy.action_dim]
-                seed = int(np.random.default_rng([self.config.seed, 8, self.done, len(requests)]).integers(2**31))
-                requests.append(RehearsalRequest(task, state, actions[carried_out], seed, rehearsal))
-        return requests
+        seed = [self.config.seed, 8, self.done]
+        return rehearsal_requests(self.policy, self.successes, self.sampler.tasks, self.config.distil.rehearsal, seed)
 
     def distil(self, on_step: Callable[[int], None] = lambda step: None, rehearsed: Rehearsals | None = None) -> bool:
         """Practise on with a policy cloned from the own successes; its optimiser, values and average start afresh.
