@@ -45,17 +45,12 @@ STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 270,
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 _EPISODE = ["--credit", "episode", "--normalise-std", "True"]
 _NO_DISTIL = ["--distil.every", "0"]
-_REHEARSAL = ["--distil.every", "20", "--distil.last", "0", "--distil.steps", "6000",
-              "--distil.demonstration-weight", "10", "--distil.rehearsal.successes", "70"]  # fmt: skip
 _PAPER = [*_DEMOS, "--clustering", "dbscan", "--replay", "64", "--normalise-std", "True", "--fade-grades", "False"]
 _SPARSE = ["--reward", "sparse", "--task-sampling", "uncertain"]
 METHODS: dict[str, list[str]] = {
     "srpo": _DEMOS,
     "grpo": [*_DEMOS, *_SPARSE, *_EPISODE],
     "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
-    # New policies of rehearsed successes, half-way (of 3,200 episodes) and in the end.
-    "srpo-rehearsal": [*_DEMOS, *_REHEARSAL],
-    "grpo-rehearsal": [*_DEMOS, *_SPARSE, *_EPISODE, *_REHEARSAL],
     "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
     "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
     # Nothing but new policies, to the end.

@@ -14,7 +14,6 @@ import torch
 from srpo import distributed
 from srpo.data.successes import SuccessMemory
 from srpo.distillation import DistilConfig, _join, distil
-from srpo.rollout.rehearsal import RehearsalConfig
 from srpo.trainer import Trainer
 from srpo.types import EpisodeRequest, SrpoError, Task
 from synthetic_training import CONFIG, TASKS, FakeCollector, LastFrame, Make, trainer
@@ -169,41 +168,6 @@ def test_how_often_a_decision_is_drawn() -> None:
     np.testing.assert_allclose(sums, [0.75 * 2 / 3, 0.75 / 3, 0.25 * 3 / 7, 0.25 * 4 / 7])
     assert weights[0] == weights[3] and weights[5] == weights[13]
     np.testing.assert_allclose(_join([episodes(2, 2), episodes(1)], [], 0.5)[1].sum(), 1)
-
-
-def test_own_successes_are_rehearsed_one_a_state(tmp_path: Path, tiny_policy: Make) -> None:
-    policy = tiny_policy(0)
-    config = replace(CLONE, last=2, rehearsal=RehearsalConfig(successes=3, times=1))
-    loop = trainer(policy, tmp_path, distil=config)
-    assert loop.rehearsals() == []
-    loop.step()
-    requests = loop.rehearsals()
-    assert {r.task for r in requests} == set(loop.sampler.tasks)
-    for task in loop.sampler.tasks:
-        newest = loop.successes.by_state(task, 3)
-        ours = [r for r in requests if r.task == task]
-        assert [r.initial_state for r in ours] == [s for s, _ in newest] and 0 < len(ours) <= 3
-        for one, (_, success) in zip(ours, newest, strict=True):
-            assert one.config == config.rehearsal and one.actions.shape == (4, 7)  # two chunks of two actions
-            expected = policy.actions(success["tokens"].numpy()).reshape(4, 7)
-            np.testing.assert_array_equal(one.actions, expected)
-    assert len({r.seed for r in requests}) == len(requests)
-    assert [r.seed for r in loop.rehearsals()] == [r.seed for r in requests]
-    for _ in range(2):
-        loop.step()
-    assert loop.rehearsals() == []  # nothing is cloned any more
-
-
-def test_rehearsals_are_cloned_in_the_place_of_the_successes(tmp_path: Path, tiny_policy: Make) -> None:
-    policy = tiny_policy(0)
-    memory = memory_of(tmp_path / "m", policy)
-    (other, *_) = memory.own(TASKS[0])
-    other = other | {"tokens": torch.zeros_like(other["tokens"])}  # as far to the other side as can be
-    alone = distil(policy, memory, TASKS, CLONE, 3)
-    rehearsed = distil(policy, memory, TASKS, CLONE, 3, rehearsed=dict.fromkeys(TASKS, [other] * 2))
-    assert probability_of_success(rehearsed) < 0.4 < 0.8 < probability_of_success(alone)
-    nothing = distil(policy, memory, TASKS, CLONE, 3, rehearsed={TASKS[0]: []})
-    assert all(torch.equal(v, nothing.state_dict()[k]) for k, v in alone.state_dict().items())
 
 
 def test_policies_that_cannot_be_cloned_in_a_run(tmp_path: Path, tiny_policy: Make) -> None:

@@ -64,7 +64,6 @@ def test_train_writes_the_run_folder(trained: Path) -> None:
         assert all(12 <= e["n_steps"] <= 24 and e["success"] == (e["n_steps"] < 24) for e in result["episodes"])
     rows = read_csv(trained / "metrics.csv")
     assert rows[0]["seconds_distil"] is None and rows[1]["seconds_distil"] > 0  # before the second step
-    assert rows[1]["rehearsals"] == 1 and rows[1]["rehearsals_env_steps"] >= 24  # of one success of the first step
     kept = sorted(p.name[:6] for p in (trained / "successes/0").iterdir())
     assert kept == ["000001"] * rows[0]["n_success"] + ["000002"] * rows[1]["n_success"]
     html = (trained / "report.html").read_text()

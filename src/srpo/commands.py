@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ import torch
 from srpo import distributed, presets
 from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
-from srpo.data.successes import Decisions
-from srpo.distillation import rehearsed_decisions
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
 from srpo.policies.loading import ModelOptions, kind_of, load_policy
@@ -253,40 +250,18 @@ class _Session:
         return result
 
     def distil(self, trainer: Trainer) -> dict[str, float]:
-        """Go on with a clone of the own successes; what it took."""
-        rehearsed, row = self.rehearse(trainer)
+        """Go on with a clone of the own successes; the seconds it took."""
         with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
-            if not trainer.distil(progress.update, rehearsed):
+            if not trainer.distil(progress.update):
                 self.console.warning("not distilled: no success yet, or a task has neither one nor --demonstrations")
-        return {"seconds_distil": progress.seconds, **row}
-
-    def rehearse(self, trainer: Trainer) -> tuple[dict[Task, list[Decisions]], dict[str, float]]:
-        """Repeat own successes, if the run does so: what there is to clone, and what it took."""
-        requests = trainer.rehearsals()
-        if not requests:
-            return {}, {}
-        with self.console.phase("rehearse", len(requests), "successes") as progress:
-            done = count(1)
-            results = self.collector.rehearse(requests, lambda _: progress.update(next(done)))
-        row = {
-            "seconds_rehearse": progress.seconds,
-            "rehearsals": sum(r.attempts for r in results),
-            "rehearsals_kept": sum(len(r.kept) for r in results),
-            "rehearsals_env_steps": sum(r.env_steps for r in results),
-        }
-        self.console.message(
-            f"{row['rehearsals_kept']} of {row['rehearsals']} repetitions of {len(requests)} successes succeeded "
-            f"({row['rehearsals_env_steps']} control steps)"
-        )
-        return rehearsed_decisions(requests, results), row
+        return {"seconds_distil": progress.seconds}
 
     def final_policy(self, trainer: Trainer) -> Any:
         """`Trainer.final_policy`, its cloning shown as a phase."""
         if not self.config.distil.goes_on(trainer.done):
             return trainer.final_policy()
-        rehearsed, _ = self.rehearse(trainer)
         with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
-            return trainer.final_policy(progress.update, rehearsed)
+            return trainer.final_policy(progress.update)
 
     def practise(self, trainer: Trainer) -> None:
         metrics = CsvLogger(self.run / "metrics.csv")

@@ -8,15 +8,14 @@ sampling (Anthony et al., arXiv 1705.08439: expert iteration).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from srpo.data.successes import Decisions, SuccessMemory
-from srpo.rollout.rehearsal import RehearsalConfig, RehearsalRequest, Rehearsed
 from srpo.sft import SftConfig, fit
 from srpo.types import Task
 
@@ -37,7 +36,6 @@ class DistilConfig:
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
-        rehearsal: repetitions of own successes with disturbances, cloned in their stead: see `RehearsalConfig`.
     """
 
     every: int = 0
@@ -49,7 +47,6 @@ class DistilConfig:
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3
-    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
 
     def goes_on(self, step: int) -> bool:
         """Whether, ``step`` RL steps after the start, successes are (still) to be cloned."""
@@ -63,7 +60,6 @@ def distil(
     config: DistilConfig,
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
-    rehearsed: Mapping[Task, Sequence[Decisions]] | None = None,
 ) -> Any | None:
     """A new policy of the same configuration, cloned from the successes; None while a task has neither one nor a
     demonstration, or no task has one.
@@ -75,14 +71,14 @@ def distil(
         config: see `DistilConfig`.
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
-        rehearsed: repetitions of own successes, cloned in their stead where a task has any: what was sampled carries
-            its noise, which goes on in the direction in which the hand went.
     """
-    own = {task: (rehearsed or {}).get(task) or memory.own(task) for task in tasks}
+    own = {task: memory.own(task) for task in tasks}
     shown = {task: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
     if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
         return None
-    data, weights = _join([e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight)
+    data, weights = _join(
+        [e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()
@@ -90,31 +86,6 @@ def distil(
     for step, _ in enumerate(fit(new, data, settings, weights), 1):
         on_step(step)
     return new.eval()
-
-
-def rehearsal_requests(
-    policy: Any, memory: SuccessMemory, tasks: Sequence[Task], config: RehearsalConfig, seed: Sequence[int]
-) -> list[RehearsalRequest]:
-    """The own successes to repeat, the newest of every initial state; ``seed`` decides how they are disturbed."""
-    requests: list[RehearsalRequest] = []
-    for task in tasks:
-        for state, success in memory.by_state(task, config.successes):
-            carried_out = success["mask"].numpy()[:, :: policy.action_dim]
-            actions = policy.actions(success["tokens"].numpy())[carried_out]
-            disturbance = int(np.random.default_rng([*seed, len(requests)]).integers(2**31))
-            requests.append(RehearsalRequest(task, state, actions, disturbance, config))
-    return requests
-
-
-def rehearsed_decisions(
-    requests: Sequence[RehearsalRequest], results: Sequence[Rehearsed]
-) -> dict[Task, list[Decisions]]:
-    """By task, what there is to clone of the repetitions that succeeded."""
-    out: dict[Task, list[Decisions]] = {}
-    for request, result in zip(requests, results, strict=True):
-        episodes = [{k: torch.from_numpy(v) for k, v in one.items()} for one in result.kept]
-        out.setdefault(request.task, []).extend(episodes)
-    return out
 
 
 def _join(

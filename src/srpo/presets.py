@@ -9,7 +9,6 @@ from srpo.collect import CollectConfig
 from srpo.distillation import DistilConfig
 from srpo.learner import LearnerConfig
 from srpo.policies.loading import ModelOptions
-from srpo.rollout.rehearsal import RehearsalConfig
 from srpo.rollout.runner import RolloutConfig
 from srpo.sft import SftConfig
 from srpo.train_config import TrainConfig
@@ -136,7 +135,7 @@ PRESETS: dict[str, Preset] = {
             group_size=2,
             evaluation_states=2,
             videos=1,
-            distil=DistilConfig(every=1, steps=2, batch=8, rehearsal=RehearsalConfig(successes=1, times=1)),
+            distil=DistilConfig(every=1, steps=2, batch=8),
             rollout=RolloutConfig(max_steps=24),
             learner=LearnerConfig(epochs=1, minibatch=8),
         ),

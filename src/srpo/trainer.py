@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +18,12 @@ from srpo import checkpoint, distributed
 from srpo.algorithms import StateRecord, ValueHistory, group_advantages, group_relative_gae, informative_groups
 from srpo.data.demonstrations import Demonstration
 from srpo.data.episodes import CAMERA, every_nth
-from srpo.data.successes import Decisions, SuccessMemory
-from srpo.distillation import distil, rehearsal_requests
+from srpo.data.successes import SuccessMemory
+from srpo.distillation import distil
 from srpo.learner import Learner, flatten
 from srpo.policies.base import range_weights, token_temperatures
 from srpo.rewards import ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
-from srpo.rollout.rehearsal import RehearsalRequest
 from srpo.sampler import FailedStates, GroupSampler, RecentOutcomes
 from srpo.sft import decisions
 from srpo.step_record import StepRecord
@@ -32,8 +31,6 @@ from srpo.train_config import TrainConfig
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
 from srpo.world_models.base import moments
-
-Rehearsals = Mapping[Task, Sequence[Decisions]]
 
 
 class Trainer:
@@ -284,22 +281,10 @@ class Trainer:
         distil = self.config.distil
         return distil.goes_on(self.done) and self.done > 0 and self.done % distil.every == 0
 
-    def rehearsals(self) -> list[RehearsalRequest]:
-        """The own successes to repeat with disturbances before a new policy is cloned."""
-        if self.successes is None or not self.config.distil.goes_on(self.done):
-            return []
-        seed = [self.config.seed, 8, self.done]
-        return rehearsal_requests(self.policy, self.successes, self.sampler.tasks, self.config.distil.rehearsal, seed)
-
-    def distil(self, on_step: Callable[[int], None] = lambda step: None, rehearsed: Rehearsals | None = None) -> bool:
+    def distil(self, on_step: Callable[[int], None] = lambda step: None) -> bool:
         """Practise on with a policy cloned from the own successes; its optimiser, values and average start afresh.
-        False, and nothing is changed, while a task has none.
-
-        Args:
-            on_step: hears of every gradient step.
-            rehearsed: what came of `rehearsals`.
-        """
-        new = self._distilled(on_step, rehearsed)
+        False, and nothing is changed, while a task has none."""
+        new = self._distilled(on_step)
         if new is None:
             return False
         self.policy.load_state_dict(new.state_dict())
@@ -310,17 +295,15 @@ class Trainer:
             self.average = {k: v.clone() for k, v in new.state_dict().items()}
         return True
 
-    def _distilled(self, on_step: Callable[[int], None], rehearsed: Rehearsals | None) -> Any | None:
+    def _distilled(self, on_step: Callable[[int], None]) -> Any | None:
         assert self.successes is not None
         seed = int(np.random.default_rng([self.config.seed, 7, self.done]).integers(2**31))
-        return distil(self.policy, self.successes, self.sampler.tasks, self.config.distil, seed, on_step, rehearsed)
+        return distil(self.policy, self.successes, self.sampler.tasks, self.config.distil, seed, on_step)
 
-    def final_policy(
-        self, on_step: Callable[[int], None] = lambda step: None, rehearsed: Rehearsals | None = None
-    ) -> Any:
+    def final_policy(self, on_step: Callable[[int], None] = lambda step: None) -> Any:
         """The policy to keep: one cloned from the own successes, if the run (still) does so; or one with the running
         average of the weights if there is one, else the last."""
-        new = self._distilled(on_step, rehearsed) if self.config.distil.goes_on(self.done) else None
+        new = self._distilled(on_step) if self.config.distil.goes_on(self.done) else None
         if new is not None or self.average is None:
             return self.policy if new is None else new
         final = copy.deepcopy(self.policy)

@@ -54,22 +54,6 @@ def test_the_newest_of_each_task_stay_and_the_demonstrations(tmp_path: Path, epi
     assert len(list(tmp_path.rglob("*.safetensors"))) == 3 + 4
 
 
-def test_the_newest_at_each_state(tmp_path: Path, episode: Callable[..., Episode]) -> None:
-    memory = SuccessMemory(tmp_path, 9)
-    memory.add_decisions(0, 1, TASKS[0], {"tokens": torch.full((1, 14), 99)})  # a demonstration
-    memory.add_decisions(1, 0, TASKS[0], {"tokens": torch.full((1, 14), 98)})  # of an earlier version
-    for step, seeds in ((1, (4, 5)), (2, (5, 6)), (3, (5,))):
-        for number, seed in enumerate(seeds, 1):
-            tokens = torch.full((1, 14), 10 * step + seed)
-            memory.add_decisions(step, number, TASKS[0], {"tokens": tokens}, InitialState("sampled", seed))
-    found = [(s.index, int(d["tokens"][0, 0])) for s, d in memory.by_state(TASKS[0], 9)]
-    assert found == [(5, 35), (6, 26), (4, 14)]
-    assert [s.index for s, _ in memory.by_state(TASKS[0], 2)] == [5, 6]
-    assert memory.by_state(TASKS[0], 0) == memory.by_state(TASKS[1], 9) == []
-    memory.add(4, [episode(seed=7)], 7)
-    assert memory.by_state(TASKS[0], 1)[0][0] == InitialState("sampled", 7)
-
-
 def test_what_came_after_the_checkpoint_is_forgotten(tmp_path: Path, episode: Callable[..., Episode]) -> None:
     memory = SuccessMemory(tmp_path, 3)
     memory.add_decisions(0, 1, TASKS[0], {"tokens": torch.full((1, 14), 99)})
@@ -90,7 +74,7 @@ def test_a_damaged_file_and_a_full_disk_are_named(
     memory.add(1, [episode()], 7)
     (path,) = tmp_path.rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(SrpoError, match=r"000001_0000_sampled-0.safetensors is damaged .*; delete it"):
+    with pytest.raises(SrpoError, match=r"000001_0000.safetensors is damaged .*; delete it"):
         memory.own(TASKS[0])
 
     def full(*_: object) -> None:

@@ -311,17 +311,6 @@ def test_picture_is_upright_and_not_mirrored(soup: LiberoEnv) -> None:
     assert row_and_column(0.0, 0.4)[0] < row_and_column(0.0, 0.1)[0] - 5
 
 
-def test_proprioception_is_that_of_an_observation(soup: LiberoEnv) -> None:
-    soup.reset(InitialState("published", 0))
-    soup.step(np.array([0.5, 0.2, 0, 0, 0, 0, 1.0]))
-    np.testing.assert_array_equal(soup.proprioception(), soup.observe().state)
-    before = soup.proprioception()[:3]
-    (robot,) = soup.problem.robots
-    soup.step(np.array([0, 0, 1.0, 0, 0, 0, 1.0]))
-    assert robot.controller.output_max[2] == soup.translation_unit  # m
-    assert 0 < soup.proprioception()[2] - before[2] < soup.translation_unit
-
-
 def test_state_follows_the_gripper(soup: LiberoEnv) -> None:
     before = soup.reset(InitialState("published", 0)).state
     for _ in range(8):

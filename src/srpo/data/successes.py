@@ -1,5 +1,5 @@
-"""A run's own successes on disk: a folder a task, one safetensors file an episode, named by RL step, number and initial
-state, the newest of each task kept; and the demonstrations beside them."""
+"""A run's own successes on disk: a folder a task, one safetensors file an episode, the newest of each task kept;
+and the demonstrations beside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from srpo.types import Episode, InitialState, SrpoError, Task
+from srpo.types import Episode, SrpoError, Task
 
 Decisions = dict[str, torch.Tensor]
 
@@ -43,19 +43,11 @@ class SuccessMemory:
             decisions = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
             decisions["tokens"] = torch.from_numpy(episode.tokens)
             decisions["mask"] = torch.from_numpy(action[None, :] < episode.executed[:, None])
-            self.add_decisions(step, number, episode.request.task, decisions, episode.request.initial_state)
+            self.add_decisions(step, number, episode.request.task, decisions)
 
-    def add_decisions(
-        self,
-        step: int,
-        number: int,
-        task: Task,
-        decisions: Mapping[str, torch.Tensor],
-        state: InitialState | None = None,
-    ) -> None:
+    def add_decisions(self, step: int, number: int, task: Task, decisions: Mapping[str, torch.Tensor]) -> None:
         """Keep one success, the ``number``-th of a step; of step 0, a demonstration, which stays."""
-        name = f"{step:06d}_{number:04d}" + (f"_{state.kind}-{state.index}" if state else "")
-        target = self.folder / str(task.index) / f"{name}.safetensors"
+        target = self.folder / str(task.index) / f"{step:06d}_{number:04d}.safetensors"
         partial = target.with_suffix(".partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,16 +73,6 @@ class SuccessMemory:
         """
         files = [f for f in self._files().get(task.index, []) if _step(f)]
         return [_read(f) for f in files[: self.capacity]]
-
-    def by_state(self, task: Task, count: int) -> list[tuple[InitialState, Decisions]]:
-        """The newest success at each of ``count`` initial states of a task at most, the newest first; SrpoError if a
-        file is damaged. Episodes kept by earlier versions, which did not note the state, are left out."""
-        files: dict[InitialState, Path] = {}
-        for path in self._files().get(task.index, []):
-            kind, _, index = path.stem.partition("_")[2].partition("_")[2].rpartition("-")
-            if kind and len(files) < count:
-                files.setdefault(InitialState(kind, int(index)), path)
-        return [(state, _read(path)) for state, path in files.items()]
 
     def shown(self, task: Task) -> list[Decisions]:
         """The demonstrations of a task; SrpoError if a file is damaged."""

@@ -10,11 +10,7 @@ from srpo.types import InitialState, Observation, Task
 
 
 class Env(Protocol):
-    """One simulated robot cell, at one task.
-
-    Rehearsals (`srpo.rollout.rehearsal`) also ask it for ``proprioception()``, the state of `observe` without pictures,
-    and for ``translation_unit``, the metres that an action of 1 asks the hand to move.
-    """
+    """One simulated robot cell, at one task."""
 
     task: Task
 

@@ -55,13 +55,9 @@ class LiberoEnv:
         problem: robosuite's environment (LIBERO's ``BDDLBaseDomain``).
         success: whether the goal was reached since the last reset.
 
-        translation_unit: metres that an action of 1 asks the hand to move.
-
     Raises:
         SrpoError: LIBERO or OpenGL is missing, or an argument is not one of those above.
     """
-
-    translation_unit = 0.05
 
     def __init__(
         self,
@@ -162,10 +158,6 @@ class LiberoEnv:
         """Render the cameras and read the proprioception, as they are now."""
         images = {camera: self.render(camera, self._image_size) for camera in self._cameras}
         return Observation(images=images, state=self._state(), instruction=self.task.instruction)
-
-    def proprioception(self) -> np.ndarray:
-        """The state of `observe`, (8,) float32, without its pictures: the hand's position (m) comes first."""
-        return self._state()
 
     def render(self, camera: str = "agentview", size: int = 256) -> np.ndarray:
         """Picture of the scene, (size, size, 3) uint8 RGB, upright and unmirrored.

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 import torch
 
 from srpo.rollout.pool import WorkerPool
-from srpo.rollout.rehearsal import RehearsalRequest, Rehearsed
 from srpo.rollout.runner import RolloutConfig
 from srpo.rollout.server import PolicyServer
 from srpo.types import Episode, EpisodeRequest, InitialState
@@ -61,18 +60,6 @@ class Collector:
             on_episode(episode)
         return [e for e in episodes if e is not None]
 
-    def rehearse(
-        self,
-        requests: Sequence[RehearsalRequest],
-        on_done: Callable[[Rehearsed], None] = lambda rehearsed: None,
-    ) -> list[Rehearsed]:
-        """What came of repeating successes, in the order of ``requests``; no policy decides anything."""
-        results: list[Rehearsed | None] = [None] * len(requests)
-        for i, rehearsed in self.pool.run(requests, affinity=_where):
-            results[i] = rehearsed
-            on_done(rehearsed)
-        return [r for r in results if r is not None]
-
     def close(self) -> None:
         """Stop the workers."""
         self.pool.close()
@@ -84,7 +71,7 @@ class Collector:
         self.close()
 
 
-def _where(request: EpisodeRequest | RehearsalRequest) -> tuple[str, InitialState]:
+def _where(request: EpisodeRequest) -> tuple[str, InitialState]:
     """A worker that has the task need not build it, and one that has settled the initial state can copy it."""
     return request.task.id, request.initial_state
 

@@ -22,7 +22,6 @@ from srpo import plugins
 from srpo.envs.base import Env
 from srpo.evaluation.true_progress import TrueProgress
 from srpo.policies.base import Inputs, LastingNoise, sample_tokens, token_temperatures
-from srpo.rollout.rehearsal import RehearsalRequest, Rehearsed, rehearse
 from srpo.types import Episode, EpisodeRequest, Observation, SrpoError, Task
 from srpo.world_models import create
 
@@ -137,13 +136,8 @@ class PolicyRunner:
         self.policy.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
 
     @torch.inference_mode()
-    def run(self, request: EpisodeRequest | RehearsalRequest) -> Episode | Rehearsed:
-        """One episode; the same request and weights give the same episode to the bit. Or the repetitions of one."""
-        if isinstance(request, RehearsalRequest):
-            return rehearse(self.envs.get(request.task), self.policy, request)
-        return self._episode(request)
-
-    def _episode(self, request: EpisodeRequest) -> Episode:
+    def run(self, request: EpisodeRequest) -> Episode:
+        """One episode; the same request and weights give the same episode to the bit."""
         start = time.perf_counter()
         rng = np.random.default_rng(request.seed)
         new = request.task not in self.envs
