@@ -12,9 +12,9 @@ again without pictures, and measured:
   where the expert's is on average (cm): median and 90th percentile.
 * offset: of successes, horizontal distance of the object's origin from the target's at the end (cm): median and 90th
   percentile, and the length of the mean vector. Where that is large the offset is a habit, not scatter.
-* likeness: Spearman's correlation over the policy's successes between the offset and how unlike the last two decisions
-  are to the demonstrations: squared L2 distance of the frozen features of the wrist camera (stride 8) from the nearest
-  moment of a demonstration of the task (``--demos``). This is what a policy without the simulator's state could know.
+* unlikeness: Spearman's correlation over the policy's successes between the offset and how unlike the last two
+  decisions are to the demonstrations: squared L2 distance of the frozen features of the wrist camera (stride 8) from
+  the nearest moment of a demonstration of the task (``--demos``). A policy without the simulator's state can know that.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
     ]  # fmt: skip
     with Collector(policy, replace(config.rollout, world_model=None), options.workers) as collector:
         episodes = collector.collect(policy, requests)
-    print("| task | attempts | number | grip: median, 90 % | offset: median, 90 % | of the mean | likeness |")
+    print("| task | attempts | number | grip: median, 90 % | offset: median, 90 % | of the mean | unlikeness |")
     print("|---|---|---|---|---|---|---|")
     for task in tasks:
         scene = Scene(task)
