@@ -100,7 +100,7 @@ def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str], arguments:
     assert caught.value.code == 2 and "usage: srpo" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [(), ("collect",), ("sft",), ("train",), ("eval",), ("report",), ("doctor",)])
+@pytest.mark.parametrize("command", [(), ("collect",), ("sft",), ("train",), ("distil",), ("eval",), ("report",), ("doctor",)])
 def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -112,7 +112,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     out = capsys.readouterr().out
     assert "Wilson 95 % intervals" in out
-    for command in ("collect", "sft", "train", "eval", "report", "presets", "doctor"):
+    for command in ("collect", "sft", "train", "distil", "eval", "report", "presets", "doctor"):
         assert f"\n    {command}" in out
 
 

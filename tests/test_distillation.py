@@ -93,6 +93,19 @@ def test_after_the_last_step_nothing_is_cloned(tmp_path: Path, tiny_policy: Make
     assert {p.name[:6] for p in (tmp_path / "successes").rglob("*.safetensors")} == {"000001", "000002"}
 
 
+def test_successes_are_kept_for_later_where_nothing_is_cloned(tmp_path: Path, tiny_policy: Make) -> None:
+    for every, last in ((0, 0), (2, 1)):
+        settings = replace(CLONE, every=every, last=last, keep=True)
+        loop = trainer(tiny_policy(0), tmp_path / str(every), distil=settings, average=0.5)
+        for _ in range(3):
+            assert not loop.distil_due
+            loop.step()
+        final = loop.final_policy().state_dict()
+        assert all(torch.equal(v, loop.average[k]) for k, v in final.items())
+        files = (tmp_path / str(every) / "successes").rglob("*.safetensors")
+        assert {p.name[:6] for p in files} == {"000001", "000002", "000003"}
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_resumed_run_with_distillation_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, cut: int) -> None:
     def go(loop: Trainer, steps: int) -> list[dict[str, float]]:
@@ -173,12 +186,12 @@ def test_how_often_a_decision_is_drawn() -> None:
 def test_policies_that_cannot_be_cloned_in_a_run(tmp_path: Path, tiny_policy: Make) -> None:
     policy = tiny_policy(0)
     two = distributed.World(0, 2)
-    with pytest.raises(SrpoError, match="cloned by one process"):
+    with pytest.raises(SrpoError, match="kept by one process"):
         Trainer(
             trainer(policy, tmp_path, distil=CLONE).config, policy, TASKS, FakeCollector(), LastFrame(), tmp_path, two
         )  # type: ignore[arg-type]
     closed = type("Closed", (torch.nn.Module,), {})()
     closed.inner = policy
-    with pytest.raises(SrpoError, match=r"leave --distil\.every out"):
+    with pytest.raises(SrpoError, match=r"leave --distil\.every and --distil\.keep out"):
         trainer(closed, tmp_path, distil=CLONE)
     assert not CONFIG.distil.every

@@ -104,6 +104,21 @@ def test_a_killed_run_resumes_to_the_same_weights(folder: Path, trained: Path) -
     assert (run / "groups.csv").read_text() == (trained / "groups.csv").read_text()
 
 
+def test_runs_become_one_policy(folder: Path, trained: Path) -> None:
+    command = ("distil", "debug", "--runs", trained, trained, "--run", folder / "one")
+    srpo(*command)
+    policies = [(f / "policy/model.safetensors").read_bytes() for f in (folder / "one", trained)]
+    assert policies[0] != policies[1]
+    settings = json.loads((folder / "one/distil_config.json").read_text())
+    assert settings["runs"] == [str(trained), str(trained)] and settings["distil"]["distil"]["steps"] == 2
+    assert "already holds a run" in srpo(*command, expect=2).stderr
+    other = ("--run", folder / "none")
+    assert "--distil.keep" in srpo("distil", "debug", "--runs", folder / "sft", *other, expect=2).stderr
+    # Task 1 was practised in none of them.
+    missing = srpo("distil", "debug", "--runs", trained, "--run", folder / "no", "--tasks", "0,1", expect=2)
+    assert "neither a success nor a demonstration" in missing.stderr and not (folder / "no/policy").exists()
+
+
 def test_eval_and_report(trained: Path) -> None:
     out = trained / "again"
     done = srpo(

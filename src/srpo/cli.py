@@ -1,4 +1,4 @@
-"""Command line: ``srpo collect | sft | train | eval | reward | world-model | report | presets | doctor``."""
+"""Command line: ``srpo collect | sft | train | distil | eval | reward | world-model | report | presets | doctor``."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--plan", action="store_true", help="only say what it needs: memory, time, what will not fit")
     train.add_argument("--processes", type=int, default=1, help="GPUs to share the work (torchrun does it too)")
     train.add_argument("--resume", action="store_true", help="continue from the last completed step")
+
+    distil = command("distil", "clone one policy from the successes of several runs of srpo train")
+    distil.add_argument("--runs", nargs="+", required=True, help="run folders that kept their successes, best first")
+    distil.add_argument("--run", required=True, help="new run folder; the policy goes to RUN/policy")
 
     evaluate = commands.add_parser("eval", help="success of a policy, with Wilson 95 %% intervals")
     evaluate.add_argument("policy", help="policy folder")
@@ -123,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: workers are stopped
     try:
         changes = overrides(extra)
-        if changes and options.command not in ("collect", "sft", "train", "world-model"):
+        if changes and options.command not in ("collect", "sft", "train", "distil", "world-model"):
             raise SrpoError(f"There is no option '--{next(iter(changes))}' of srpo {options.command}; see --help.")
         return _run(options, changes)
     except SrpoError as error:
@@ -166,8 +170,8 @@ def _run(options: argparse.Namespace, changes: dict[str, str]) -> int:
 
     if options.command == "eval":
         return commands.evaluate(options)
-    run = {"collect": commands.collect, "sft": commands.sft, "train": commands.train}[options.command]
-    return run(options, changes)
+    run = {"collect": commands.collect, "sft": commands.sft, "train": commands.train, "distil": commands.distil}
+    return run[options.command](options, changes)
 
 
 if __name__ == "__main__":

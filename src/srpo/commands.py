@@ -16,6 +16,7 @@ import torch
 from srpo import distributed, presets
 from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
+from srpo.data.successes import JoinedMemories, SuccessMemory
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
 from srpo.policies.loading import ModelOptions, kind_of, load_policy
@@ -148,6 +149,36 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
             run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="srpo-")))
             stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
         _train(options, config, run, world, before)
+    return 0
+
+
+def distil(options: argparse.Namespace, changes: dict[str, str]) -> int:
+    """``srpo distil``: runs that practised single tasks (or any others) become one policy for all of them."""
+    from srpo.distillation import distil as clone
+
+    config = override(_resolve(options).train, changes)
+    run, runs = Path(options.run), [Path(r) for r in options.runs]
+    _fresh(run, False, run / "policy")
+    for one in runs:
+        if not (one / "successes").is_dir():
+            raise SrpoError(f"{one} keeps no successes: it must be a run of srpo train with --distil.keep True.")
+        if not (one / "policy").is_dir():
+            raise SrpoError(f"{one} has no policy yet: finish it with srpo train ... --resume.")
+    tasks, settings = _tasks(config), config.distil
+    memory = JoinedMemories([SuccessMemory(r / "successes", settings.successes) for r in runs], settings.successes)
+    policy = load_policy(str(runs[0] / "policy"), config.model, config.suite)
+    if not hasattr(policy, "untrained"):
+        raise SrpoError("So large a policy is not cloned anew; srpo distil is for compact ones.")
+    console = Console()
+    console.header(f"srpo distil · {options.preset}", {"runs": ", ".join(map(str, runs)), "steps": settings.steps})
+    _save_settings(run, "distil", config, options.seed, {"runs": [str(r) for r in runs], "preset": options.preset})
+    torch.set_num_threads(default_workers())
+    with console.phase("distil", settings.steps, "steps") as progress:
+        new = clone(policy, memory, tasks, settings, options.seed, progress.update)
+    if new is None:
+        raise SrpoError("A task has neither a success nor a demonstration in these runs: add one that practised it.")
+    new.save_pretrained(run / "policy")
+    console.message(f"policy: {run / 'policy'}")
     return 0
 
 

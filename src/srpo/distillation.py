@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from srpo.data.successes import Decisions, SuccessMemory
+from srpo.data.successes import Decisions, JoinedMemories, SuccessMemory
 from srpo.sft import SftConfig, fit
 from srpo.types import Task
 
@@ -28,6 +28,7 @@ class DistilConfig:
         every: RL steps between two distillations (0: none). A policy that a run ends with is then a clone too.
         last: after this many RL steps nothing is cloned any more, not at the end either (0: no such limit): a good
             policy can lose by it.
+        keep: keep successes, for ``srpo distil``, although (or after) nothing is cloned in this run any more.
         successes: newest successes kept per task.
         demonstration_weight: own successes that a demonstration (of ``--demonstrations``, if it was given) counts as:
             few successes of a poor policy must not drown it, many of a good one may. 0: own successes alone.
@@ -40,6 +41,7 @@ class DistilConfig:
 
     every: int = 0
     last: int = 0
+    keep: bool = False
     successes: int = 200
     demonstration_weight: float = 40.0
     augmentations: int = 2
@@ -55,7 +57,7 @@ class DistilConfig:
 
 def distil(
     policy: Any,
-    memory: SuccessMemory,
+    memory: SuccessMemory | JoinedMemories,
     tasks: Sequence[Task],
     config: DistilConfig,
     seed: int,

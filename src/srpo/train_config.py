@@ -121,7 +121,7 @@ class TrainConfig:
             raise SrpoError(f"No token weights named '{self.token_weights}': choose equal or range.")
         if self.value_history < 0 or not 0.0 <= self.gae_lambda <= 1.0:
             raise SrpoError("Credit by decision needs --value-history 0 or more and --gae-lambda from 0 to 1.")
-        if self.demonstrations and not self.replay and not self.distil.every:
+        if self.demonstrations and not self.replay and not (self.distil.every or self.distil.keep):
             raise SrpoError("Demonstrations as references are kept in the replay: set --replay 1 or more.")
         least_one = min(self.distil.successes, self.distil.steps, self.distil.batch)
         if min(self.distil.every, self.distil.last) < 0 or least_one < 1:

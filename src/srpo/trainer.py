@@ -88,11 +88,11 @@ class Trainer:
         self.value_history = ValueHistory(config.value_history) if config.credit == "decision" else None
         self.average = {k: v.clone() for k, v in policy.state_dict().items()} if config.average else None
         self.successes = None
-        if config.distil.every:
+        if config.distil.every or config.distil.keep:
             if not hasattr(policy, "untrained"):
-                raise SrpoError("So large a policy is not cloned anew in a run: leave --distil.every out.")
+                raise SrpoError("So large a policy is not cloned anew: leave --distil.every and --distil.keep out.")
             if world.size > 1:
-                raise SrpoError("Own successes are cloned by one process: leave --processes or --distil.every out.")
+                raise SrpoError("Own successes are kept by one process: leave --processes or --distil.every out.")
             self.successes = SuccessMemory(run / "successes", config.distil.successes)
         self.done = 0
 
@@ -158,7 +158,7 @@ class Trainer:
         self._remember(episodes, success, group)
         self._update_average()
         self.done += 1
-        if self.successes is not None and self.config.distil.goes_on(self.done):
+        if self.successes is not None and (self.config.distil.keep or self.config.distil.goes_on(self.done)):
             self.successes.add(self.done, episodes, self.policy.action_dim)
         end = time.perf_counter()
         times = {"seconds_rollout": rolled_out - start, "seconds_update": end - rolled_out}

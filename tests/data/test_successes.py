@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from srpo.data.successes import SuccessMemory
+from srpo.data.successes import JoinedMemories, SuccessMemory
 from srpo.policies.compact import CompactPolicy
 from srpo.types import Episode, EpisodeRequest, InitialState, SrpoError
 from synthetic_training import TASKS, FakeCollector
@@ -52,6 +52,28 @@ def test_the_newest_of_each_task_stay_and_the_demonstrations(tmp_path: Path, epi
         assert [[int(f["tokens"][0, 0]) for f in memory.shown(t)] for t in TASKS] == [[2, 0], [3, 1]]
         memory.forget()
     assert len(list(tmp_path.rglob("*.safetensors"))) == 3 + 4
+
+
+def test_several_runs_are_one_memory_and_the_first_comes_first(tmp_path: Path) -> None:
+    def add(run: str, step: int, task: int, *values: int) -> None:
+        for v in values:
+            SuccessMemory(tmp_path / run, 3).add_decisions(step, v, TASKS[task], {"tokens": torch.full((1, 14), v)})
+
+    add("joint", 5, 0, 1, 2)
+    add("joint", 5, 1, 3, 4)
+    add("joint", 0, 0, 90)
+    add("one", 2, 0, 11, 12, 13, 14)
+    add("one", 0, 0, 91)
+    add("other", 7, 1, 21)
+
+    def of(order: list[str], capacity: int) -> list[list[int]]:
+        joined = JoinedMemories([SuccessMemory(tmp_path / run, 3) for run in order], capacity)
+        return [[int(e["tokens"][0, 0]) for e in part(t)] for part in (joined.own, joined.shown) for t in TASKS]
+
+    # Of "one" three are kept, the newest; what it lacks to four comes from the next run that has it.
+    assert of(["one", "other", "joint"], 4) == [[14, 13, 12, 2], [21, 4, 3], [91], []]
+    assert of(["joint", "one"], 2) == [[2, 1], [4, 3], [90], []]
+    assert of(["other"], 2) == [[], [21], [], []]
 
 
 def test_what_came_after_the_checkpoint_is_forgotten(tmp_path: Path, episode: Callable[..., Episode]) -> None:

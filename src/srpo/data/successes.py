@@ -83,6 +83,31 @@ class SuccessMemory:
         return {int(f.name): sorted(f.glob("*.safetensors"), reverse=True) for f in self.folder.glob("[0-9]*")}
 
 
+class JoinedMemories:
+    """The successes of several runs as one, to be cloned together: of each task the newest, the first run's first.
+
+    Args:
+        memories: in the order of preference.
+        capacity: successes kept per task.
+    """
+
+    def __init__(self, memories: Sequence[SuccessMemory], capacity: int) -> None:
+        self.memories, self.capacity = memories, capacity
+
+    def own(self, task: Task) -> list[Decisions]:
+        """Up to ``capacity`` successes at a task; SrpoError if a file is damaged."""
+        found: list[Decisions] = []
+        for memory in self.memories:
+            if len(found) < self.capacity:  # not all files of all runs are read
+                found += memory.own(task)
+        return found[: self.capacity]
+
+    def shown(self, task: Task) -> list[Decisions]:
+        """The demonstrations of a task that the first run which has any was shown (they would be the same in others);
+        SrpoError if a file is damaged."""
+        return next((shown for memory in self.memories if (shown := memory.shown(task))), [])
+
+
 def _step(path: Path) -> int:
     return int(path.name[:6])
 
