@@ -6,8 +6,9 @@
 A step of a joint run has about one group a task, and what helps one task is noise to the others. Here every task has a
 run of its own from the same policy (``srpo train --tasks K``), as many RL steps as its share of the failures among the
 last single attempts of the run that made the policy (none of these is an evaluation); then ``srpo distil`` clones one
-policy from the successes of all ten. Each run evaluates its task on held-out initial states before and after, and
-``srpo eval`` the policy for all. Everything is resumable: run it again to continue.
+policy from the successes of all ten, labelled by the policies that practised. Each run evaluates its task on held-out
+initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to
+continue.
 
 Writes RESULTS/SUITE/specialists_SEED: settings and CSV of every run, evaluations, ``table.md``, times.
 """

@@ -100,7 +100,9 @@ def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str], arguments:
     assert caught.value.code == 2 and "usage: srpo" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [(), ("collect",), ("sft",), ("train",), ("distil",), ("eval",), ("report",), ("doctor",)])
+@pytest.mark.parametrize(
+    "command", [(), ("collect",), ("sft",), ("train",), ("distil",), ("eval",), ("report",), ("doctor",)]
+)
 def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

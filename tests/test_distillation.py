@@ -13,7 +13,8 @@ import torch
 
 from srpo import distributed
 from srpo.data.successes import SuccessMemory
-from srpo.distillation import DistilConfig, _join, distil
+from srpo.distillation import DistilConfig, _join, distil, relabelled
+from srpo.policies.base import sample_tokens
 from srpo.trainer import Trainer
 from srpo.types import EpisodeRequest, SrpoError, Task
 from synthetic_training import CONFIG, TASKS, FakeCollector, LastFrame, Make, trainer
@@ -167,6 +168,35 @@ def test_demonstrations_are_cloned_in_moved_copies(tmp_path: Path, tiny_policy: 
         maps.append(kept["agentview_s8"])
     assert len(maps[0]) == len(maps[1]) == 5 * 5
     assert torch.equal(maps[0][:5], maps[1][:5]) and not torch.equal(maps[0][5:], maps[1][5:])
+
+
+def test_a_label_is_what_the_policy_decides_by_the_median() -> None:
+    class Fixed:
+        """Four bins with probabilities by hand, of two tokens; the inputs shift them."""
+
+        def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            first = [[0.4, 0.2, 0.3, 0.1], [0.6, 0.2, 0.1, 0.1]]
+            second = [[0.1, 0.1, 0.1, 0.7], [0.2, 0.2, 0.3, 0.3]]
+            return torch.tensor([first, second]).log()[inputs["which"]]
+
+    episode = {
+        "which": torch.tensor([1, 0, 0]),
+        "tokens": torch.full((3, 2), 3, dtype=torch.int16),
+        "mask": torch.tensor([[True, True], [True, True], [True, False]]),
+    }
+    new = relabelled(Fixed(), episode)
+    # Cumulative 0.4, 0.6: bin 1; 0.6: bin 0; 0.1, 0.2, 0.3, 1: bin 3; 0.2, 0.4, 0.7: bin 2.
+    assert new["tokens"].tolist() == [[3, 2], [1, 0], [1, 0]] and new["tokens"].dtype == torch.int16
+    assert new["mask"].all() and new["which"] is episode["which"]
+    assert episode["tokens"].unique().tolist() == [3] and not episode["mask"].all()
+
+
+def test_labels_agree_with_decoding_by_the_median(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    (episode, *_) = memory_of(tmp_path / "m", policy).own(TASKS[0])
+    logits = policy.logits({k: v for k, v in episode.items() if k not in ("tokens", "mask")}).detach().numpy()
+    expected = [sample_tokens(row, 1.0, np.random.default_rng(0), median=True)[0] for row in logits]
+    assert relabelled(policy, episode)["tokens"].tolist() == np.stack(expected).tolist()
 
 
 def test_how_often_a_decision_is_drawn() -> None:

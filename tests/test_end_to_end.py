@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,11 +110,18 @@ def test_runs_become_one_policy(folder: Path, trained: Path) -> None:
     srpo(*command)
     policies = [(f / "policy/model.safetensors").read_bytes() for f in (folder / "one", trained)]
     assert policies[0] != policies[1]
+    srpo(*command[:-1], folder / "sampled", "--labels", "sampled")
+    assert (folder / "sampled/policy/model.safetensors").read_bytes() not in policies
     settings = json.loads((folder / "one/distil_config.json").read_text())
     assert settings["runs"] == [str(trained), str(trained)] and settings["distil"]["distil"]["steps"] == 2
     assert "already holds a run" in srpo(*command, expect=2).stderr
     other = ("--run", folder / "none")
     assert "--distil.keep" in srpo("distil", "debug", "--runs", folder / "sft", *other, expect=2).stderr
+    shutil.copytree(trained, folder / "stranger")  # as if cloned from other demonstrations
+    file = folder / "stranger/policy/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state_mean": [0.5] * 8}))
+    strange = srpo("distil", "debug", "--runs", trained, folder / "stranger", *other, expect=2)
+    assert "did not start from one policy" in strange.stderr
     # Task 1 was practised in none of them.
     missing = srpo("distil", "debug", "--runs", trained, "--run", folder / "no", "--tasks", "0,1", expect=2)
     assert "neither a success nor a demonstration" in missing.stderr and not (folder / "no/policy").exists()

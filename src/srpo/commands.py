@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
 def distil(options: argparse.Namespace, changes: dict[str, str]) -> int:
     """``srpo distil``: runs that practised single tasks (or any others) become one policy for all of them."""
     from srpo.distillation import distil as clone
+    from srpo.distillation import relabelled
 
     config = override(_resolve(options).train, changes)
     run, runs = Path(options.run), [Path(r) for r in options.runs]
@@ -165,16 +167,24 @@ def distil(options: argparse.Namespace, changes: dict[str, str]) -> int:
         if not (one / "policy").is_dir():
             raise SrpoError(f"{one} has no policy yet: finish it with srpo train ... --resume.")
     tasks, settings = _tasks(config), config.distil
-    memory = JoinedMemories([SuccessMemory(r / "successes", settings.successes) for r in runs], settings.successes)
-    policy = load_policy(str(runs[0] / "policy"), config.model, config.suite)
-    if not hasattr(policy, "untrained"):
+    policies = [load_policy(str(one / "policy"), config.model, config.suite) for one in runs]
+    if not all(hasattr(policy, "untrained") for policy in policies):
         raise SrpoError("So large a policy is not cloned anew; srpo distil is for compact ones.")
+    for one, policy in zip(runs, policies, strict=True):
+        if policy.config != policies[0].config:  # the same token would mean another action
+            raise SrpoError(f"{one} and {runs[0]} did not start from one policy: their configurations differ.")
+    memory = JoinedMemories(
+        [SuccessMemory(one / "successes", settings.successes) for one in runs],
+        settings.successes,
+        [partial(relabelled, policy.eval()) for policy in policies] if options.labels == "median" else (),
+    )
     console = Console()
-    console.header(f"srpo distil · {options.preset}", {"runs": ", ".join(map(str, runs)), "steps": settings.steps})
-    _save_settings(run, "distil", config, options.seed, {"runs": [str(r) for r in runs], "preset": options.preset})
+    told = {"runs": [str(one) for one in runs], "labels": options.labels}
+    console.header(f"srpo distil · {options.preset}", {**told, "runs": len(runs), "steps": settings.steps})
+    _save_settings(run, "distil", config, options.seed, {**told, "preset": options.preset})
     torch.set_num_threads(default_workers())
     with console.phase("distil", settings.steps, "steps") as progress:
-        new = clone(policy, memory, tasks, settings, options.seed, progress.update)
+        new = clone(policies[0], memory, tasks, settings, options.seed, progress.update)
     if new is None:
         raise SrpoError("A task has neither a success nor a demonstration in these runs: add one that practised it.")
     new.save_pretrained(run / "policy")

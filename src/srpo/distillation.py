@@ -90,6 +90,22 @@ def distil(
     return new.eval()
 
 
+@torch.inference_mode()
+def relabelled(policy: Any, episode: Decisions) -> Decisions:
+    """The episode with what the policy decides by the median, in place of what had been sampled, for every token (also
+    of actions that were not carried out): noise led to these states, and would be learnt with them. States that noise
+    visits and labels that have none, as in DART (Laskey et al., arXiv 1703.09327).
+
+    Args:
+        policy: has ``logits``, as `srpo.policies.compact.CompactPolicy`.
+        episode: inputs, ``tokens`` (T, L), ``mask`` (T, L).
+    """
+    inputs = {k: v for k, v in episode.items() if k not in ("tokens", "mask")}
+    cumulative = policy.logits(inputs).double().softmax(-1).cumsum(-1)
+    tokens = (cumulative < 0.5 * cumulative[..., -1:]).sum(-1).to(episode["tokens"].dtype)
+    return {**episode, "tokens": tokens, "mask": torch.ones_like(episode["mask"])}
+
+
 def _join(
     own: Sequence[Sequence[Decisions]], shown: Sequence[Sequence[Decisions]], weight: float
 ) -> tuple[Decisions, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,14 @@ def test_several_runs_are_one_memory_and_the_first_comes_first(tmp_path: Path) -
     assert of(["one", "other", "joint"], 4) == [[14, 13, 12, 2], [21, 4, 3], [91], []]
     assert of(["joint", "one"], 2) == [[2, 1], [4, 3], [90], []]
     assert of(["other"], 2) == [[], [21], [], []]
+
+    def plus(n: int, episode: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"tokens": episode["tokens"] + n}
+
+    memories = [SuccessMemory(tmp_path / run, 3) for run in ("one", "joint")]
+    joined = JoinedMemories(memories, 4, [partial(plus, 100), partial(plus, 200)])
+    assert [int(e["tokens"][0, 0]) for e in joined.own(TASKS[0])] == [114, 113, 112, 202]
+    assert [int(e["tokens"][0, 0]) for e in joined.shown(TASKS[0])] == [91]  # demonstrations stay as they are
 
 
 def test_what_came_after_the_checkpoint_is_forgotten(tmp_path: Path, episode: Callable[..., Episode]) -> None:

@@ -3,7 +3,7 @@ and the demonstrations beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,18 +89,26 @@ class JoinedMemories:
     Args:
         memories: in the order of preference.
         capacity: successes kept per task.
+        labels: of every memory what makes of an episode the one to be cloned (`srpo.distillation.relabelled`); empty:
+            they are cloned as they were.
     """
 
-    def __init__(self, memories: Sequence[SuccessMemory], capacity: int) -> None:
-        self.memories, self.capacity = memories, capacity
+    def __init__(
+        self,
+        memories: Sequence[SuccessMemory],
+        capacity: int,
+        labels: Sequence[Callable[[Decisions], Decisions]] = (),
+    ) -> None:
+        self.memories, self.capacity, self.labels = memories, capacity, labels
 
     def own(self, task: Task) -> list[Decisions]:
         """Up to ``capacity`` successes at a task; SrpoError if a file is damaged."""
         found: list[Decisions] = []
-        for memory in self.memories:
+        for number, memory in enumerate(self.memories):
             if len(found) < self.capacity:  # not all files of all runs are read
-                found += memory.own(task)
-        return found[: self.capacity]
+                own = memory.own(task)[: self.capacity - len(found)]
+                found += [self.labels[number](e) for e in own] if self.labels else own
+        return found
 
     def shown(self, task: Task) -> list[Decisions]:
         """The demonstrations of a task that the first run which has any was shown (they would be the same in others);
