@@ -3,8 +3,8 @@
     python benchmarks/specialists.py --suite libero_spatial --policy results/libero_spatial/easy/srpo_0/policy \\
         --practised results/libero_spatial/easy/srpo_0 --demos runs/suite/libero_spatial/demos --steps 40
 
-A step of a joint run has about one group a task, and what helps one task is noise to the others. Here every task has a
-run of its own from the same policy (``srpo train --tasks K``), as many RL steps as its share of the failures among the
+A step of a joint run has about one group a task, and what teaches one task does little for the others. Here every task
+has a run of its own from the same policy (``srpo train --tasks K``), RL steps by its share of the failures among the
 last single attempts of the run that made the policy (none of these is an evaluation); then ``srpo distil`` clones one
 policy from the successes of all ten, labelled by the policies that practised. Each run evaluates its task on held-out
 initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to

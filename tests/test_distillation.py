@@ -14,7 +14,6 @@ import torch
 from srpo import distributed
 from srpo.data.successes import SuccessMemory
 from srpo.distillation import DistilConfig, _join, distil, relabelled
-from srpo.policies.base import sample_tokens
 from srpo.trainer import Trainer
 from srpo.types import EpisodeRequest, SrpoError, Task
 from synthetic_training import CONFIG, TASKS, FakeCollector, LastFrame, Make, trainer
@@ -191,12 +190,15 @@ def test_a_label_is_what_the_policy_decides_by_the_median() -> None:
     assert episode["tokens"].unique().tolist() == [3] and not episode["mask"].all()
 
 
-def test_labels_agree_with_decoding_by_the_median(tmp_path: Path, tiny_policy: Make) -> None:
+def test_half_of_the_mass_lies_on_either_side_of_a_label(tmp_path: Path, tiny_policy: Make) -> None:
     policy = tiny_policy(0)
     (episode, *_) = memory_of(tmp_path / "m", policy).own(TASKS[0])
-    logits = policy.logits({k: v for k, v in episode.items() if k not in ("tokens", "mask")}).detach().numpy()
-    expected = [sample_tokens(row, 1.0, np.random.default_rng(0), median=True)[0] for row in logits]
-    assert relabelled(policy, episode)["tokens"].tolist() == np.stack(expected).tolist()
+    inputs = {k: v for k, v in episode.items() if k not in ("tokens", "mask")}
+    upto = policy.logits(inputs).detach().double().softmax(-1).cumsum(-1)
+    labels = relabelled(policy, episode)["tokens"].long()[..., None]
+    below = torch.where(labels > 0, upto.gather(-1, (labels - 1).clamp(min=0)), 0.0)
+    assert (below <= 0.5 + 1e-6).all() and (upto.gather(-1, labels) >= 0.5 - 1e-6).all()
+    assert not torch.equal(labels[..., 0], episode["tokens"].long())  # which were sampled
 
 
 def test_how_often_a_decision_is_drawn() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,14 +22,14 @@ from srpo.evaluation import evaluate as evaluation
 from srpo.policies.loading import ModelOptions, kind_of, load_policy
 from srpo.provenance import provenance, write_json
 from srpo.report import write_report
-from srpo.report.graded import write_graded
 from srpo.rollout.collector import Collector, default_workers
 from srpo.rollout.runner import RolloutConfig
 from srpo.sampler import evaluation_states
-from srpo.tracking import Console, CsvLogger, TensorboardLogger, read_csv
+from srpo.session import Session, counting
+from srpo.tracking import Console, CsvLogger, read_csv
 from srpo.train_config import TrainConfig
 from srpo.trainer import Trainer
-from srpo.types import Episode, SrpoError, Task
+from srpo.types import SrpoError, Task
 from srpo.world_models import create
 
 
@@ -226,7 +225,7 @@ def _train(
     with Collector(policy, rollout, config.workers) as collector:
         world_model = create(config.rollout.world_model or "image")
         trainer = Trainer(config, policy, tasks, collector, world_model, Path(options.run), world)
-        session = _Session(config, tasks, collector, run, console, str(options.policy), world)
+        session = Session(config, tasks, collector, run, console, str(options.policy), world)
         if before:
             session.evaluate(trainer.learner.acting, "before", config.videos)
         if options.resume and trainer.resume():
@@ -242,110 +241,6 @@ def _train(
             console.warning(f"a worker was replaced: {reason.strip().splitlines()[-1]}")
     if world.first:
         console.message(f"report: {write_report(run)}")
-
-
-class _Session:
-    """One run of ``srpo train``: evaluations and steps, shown and logged."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        tasks: Sequence[Task],
-        collector: Collector,
-        run: Path,
-        console: Console,
-        start: str,
-        world: distributed.World,
-    ) -> None:
-        self.config, self.tasks, self.collector, self.world = config, tasks, collector, world
-        self.run, self.console, self.start = run, console, start
-
-    def evaluate(self, policy: Any, phase: str, videos: int) -> dict[str, Any]:
-        requests = evaluation.evaluation_requests(
-            self.tasks,
-            self.config.protocol,
-            self.config.evaluation_states,
-            self.config.temperature,
-            videos,
-            self.config.decoding,
-        )
-        own = self.world.share(requests)
-        with self.console.phase(f"evaluate ({phase})", len(own), "episodes") as progress:
-            episodes = self.world.gather(evaluation.evaluate(self.collector, policy, own, _counting(progress)))
-        result = evaluation.result(
-            episodes,
-            checkpoint=self.start if phase == "before" else str(self.run / "policy"),
-            suite=self.config.suite,
-            protocol=self.config.protocol,
-        )
-        if phase in ("before", "after"):
-            write_json(self.run / f"eval_{phase}.json", result)
-            evaluation.write_videos(self.run / "videos", phase, episodes)
-        low, high = result["overall"]["wilson_95"]
-        self.console.message(
-            f"success {phase}: {result['overall']['success_rate']:.1%} "
-            f"[{low:.1%}, {high:.1%}] of {len(episodes)} held-out attempts"
-            if self.config.protocol == "held-out"
-            else f"success {phase}: {result['overall']['success_rate']:.1%} [{low:.1%}, {high:.1%}]"
-        )
-        return result
-
-    def distil(self, trainer: Trainer) -> dict[str, float]:
-        """Go on with a clone of the own successes; the seconds it took."""
-        with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
-            if not trainer.distil(progress.update):
-                self.console.warning("not distilled: no success yet, or a task has neither one nor --demonstrations")
-        return {"seconds_distil": progress.seconds}
-
-    def final_policy(self, trainer: Trainer) -> Any:
-        """`Trainer.final_policy`, its cloning shown as a phase."""
-        if not self.config.distil.goes_on(trainer.done):
-            return trainer.final_policy()
-        with self.console.phase("distil", self.config.distil.steps, "steps") as progress:
-            return trainer.final_policy(progress.update)
-
-    def practise(self, trainer: Trainer) -> None:
-        metrics = CsvLogger(self.run / "metrics.csv")
-        metrics.resume(trainer.done)
-        groups = CsvLogger(self.run / "groups.csv")
-        groups.resume(trainer.done)
-        self.console.resume(metrics.rows())
-        board = TensorboardLogger(self.run / "tensorboard")
-        board.resume(trainer.done)
-        config = self.config
-        for _ in range(trainer.done, config.steps):
-            distilled = self.distil(trainer) if trainer.distil_due else {}
-            own = len(self.world.share(range(config.episodes_per_step)))
-            with self.console.phase("roll out", own, "episodes") as progress:
-                row, record = trainer.step(_counting(progress))
-            row |= distilled
-            row["episodes_per_s"] = row["n_episodes"] / row["seconds_rollout"]
-            if config.evaluate_every and trainer.done % config.evaluate_every == 0 and trainer.done < config.steps:
-                deciding = trainer.learner.acting if trainer.learner.sharded else self.final_policy(trainer)
-                overall = self.evaluate(deciding, f"step {trainer.done}", 0)["overall"]
-                row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
-            if trainer.done % config.save_every == 0 or trainer.done == config.steps:
-                trainer.save()
-            for group in record.groups():
-                groups.log({"step": trainer.done, **group})
-            metrics.log(row)
-            board.log(row)
-            self.console.step_table(row)
-            if self.world.first and record.embeddings is not None and not (self.run / "graded.json").is_file():
-                write_graded(
-                    self.run, list(record.episodes), record.reward, record.embeddings, trainer.world_model,
-                    clustering=config.clustering,
-                )  # fmt: skip
-        board.close()
-
-
-def _counting(progress: Any) -> Callable[[Episode], None]:
-    """Advance a progress line by one episode."""
-
-    def count(episode: Episode) -> None:
-        progress.advance(1)
-
-    return count
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -369,7 +264,7 @@ def evaluate(options: argparse.Namespace) -> int:
         Collector(policy, rollout, options.workers) as collector,
         console.phase("evaluate", len(requests), "episodes") as progress,
     ):
-        episodes = evaluation.evaluate(collector, policy, requests, _counting(progress))
+        episodes = evaluation.evaluate(collector, policy, requests, counting(progress))
     result = evaluation.result(episodes, checkpoint=str(options.policy), suite=options.suite, protocol=protocol)
     for task, rate in [*result["tasks"].items(), ("mean", result["overall"])]:
         low, high = rate["wilson_95"]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from srpo.data.successes import Decisions, JoinedMemories, SuccessMemory
+from srpo.policies.base import sample_tokens
 from srpo.sft import SftConfig, fit
 from srpo.types import Task
 
@@ -100,10 +101,10 @@ def relabelled(policy: Any, episode: Decisions) -> Decisions:
         policy: has ``logits``, as `srpo.policies.compact.CompactPolicy`.
         episode: inputs, ``tokens`` (T, L), ``mask`` (T, L).
     """
-    inputs = {k: v for k, v in episode.items() if k not in ("tokens", "mask")}
-    cumulative = policy.logits(inputs).double().softmax(-1).cumsum(-1)
-    tokens = (cumulative < 0.5 * cumulative[..., -1:]).sum(-1).to(episode["tokens"].dtype)
-    return {**episode, "tokens": tokens, "mask": torch.ones_like(episode["mask"])}
+    logits = policy.logits({k: v for k, v in episode.items() if k not in ("tokens", "mask")}).numpy()
+    unused = np.random.default_rng(0)  # the median draws nothing
+    tokens = np.stack([sample_tokens(decision, 1.0, unused, median=True)[0] for decision in logits])
+    return {**episode, "tokens": torch.from_numpy(tokens), "mask": torch.ones_like(episode["mask"])}
 
 
 def _join(
