@@ -63,6 +63,43 @@ def test_nothing_is_cloned_while_a_task_has_no_success(tmp_path: Path, tiny_poli
     assert all(torch.equal(v, average[k]) for k, v in loop.average.items())
 
 
+def test_the_clone_is_corrected_where_it_gets_to(tmp_path: Path, tiny_policy: Make) -> None:
+    policy = tiny_policy(0)
+    memory = memory_of(tmp_path / "m", policy)
+    steps: list[int] = []
+    calls: list[tuple[int, int, float]] = []
+
+    def attempts(clone: Any, number: int) -> list[tuple[Task, dict[str, torch.Tensor]]]:
+        assert not clone.training
+        calls.append((number, len(steps), probability_of_success(clone)))
+        made = memory.own(TASKS[0])
+        low = [{**e, "tokens": torch.full_like(e["tokens"], 10), "mask": torch.ones_like(e["mask"])} for e in made]
+        return [(replace(TASKS[0], max_steps=3), e) for e in low * 3]  # practised with another step limit
+
+    corrected = distil(policy, memory, TASKS, replace(CLONE, rounds=2), 3, steps.append, attempts=attempts)
+    assert steps == list(range(1, 31))
+    assert [c[:2] for c in calls] == [(1, 10), (2, 20)]
+    # What the attempts show, that low tokens are right at task 0, outweighs the successes there from then on.
+    assert probability_of_success(corrected) < calls[1][2] < calls[0][2]
+    # Rounds are of those who attempt.
+    alone = distil(policy, memory, TASKS, replace(CLONE, rounds=2), 3)
+    plain = distil(policy, memory, TASKS, CLONE, 3)
+    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in alone.state_dict().items())
+
+
+def test_a_clone_can_start_from_a_policy(tmp_path: Path, tiny_policy: Make) -> None:
+    policy, other = tiny_policy(0), tiny_policy(1)
+    memory, short = memory_of(tmp_path / "m", policy), replace(CLONE, steps=1, cloning_rate=1e-5)
+
+    def distance(new: Any, to: Any) -> float:
+        return max(float((v - to.state_dict()[k]).abs().max()) for k, v in new.state_dict().items())
+
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    assert distance(distil(policy, memory, TASKS, short, 3, start=other), other) < 1e-4
+    assert distance(distil(policy, memory, TASKS, short, 3), other) > 1e-2
+    assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())
+
+
 def test_a_run_goes_on_from_the_clone(tmp_path: Path, tiny_policy: Make) -> None:
     policy = tiny_policy(0)
     loop = trainer(policy, tmp_path, distil=CLONE, average=0.5, credit="decision")

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     distil = command("distil", "clone one policy from the successes of several runs of srpo train")
     distil.add_argument("--runs", nargs="+", required=True, help="run folders that kept their successes, best first")
     distil.add_argument("--run", required=True, help="new run folder; the policy goes to RUN/policy")
+    distil.add_argument("--policy", help="policy folder whose weights it starts with; default: drawn anew")
     distil.add_argument(
         "--labels", choices=("median", "sampled"), default="median",
         help="clone what each run's policy decides by the median in these states, or what had been sampled in them",

@@ -7,7 +7,6 @@ import os
 import tempfile
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from srpo import distributed, presets
 from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
-from srpo.data.successes import JoinedMemories, SuccessMemory
 from srpo.envs import libero
 from srpo.evaluation import evaluate as evaluation
 from srpo.policies.loading import ModelOptions, kind_of, load_policy
@@ -153,9 +151,8 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
 
 
 def distil(options: argparse.Namespace, changes: dict[str, str]) -> int:
-    """``srpo distil``: runs that practised single tasks (or any others) become one policy for all of them."""
-    from srpo.distillation import distil as clone
-    from srpo.distillation import relabelled
+    """``srpo distil``: one policy from the successes of several runs."""
+    from srpo import distil_command
 
     config = override(_resolve(options).train, changes)
     run, runs = Path(options.run), [Path(r) for r in options.runs]
@@ -165,28 +162,12 @@ def distil(options: argparse.Namespace, changes: dict[str, str]) -> int:
             raise SrpoError(f"{one} keeps no successes: it must be a run of srpo train with --distil.keep True.")
         if not (one / "policy").is_dir():
             raise SrpoError(f"{one} has no policy yet: finish it with srpo train ... --resume.")
-    tasks, settings = _tasks(config), config.distil
-    policies = [load_policy(str(one / "policy"), config.model, config.suite) for one in runs]
-    if not all(hasattr(policy, "untrained") for policy in policies):
-        raise SrpoError("So large a policy is not cloned anew; srpo distil is for compact ones.")
-    for one, policy in zip(runs, policies, strict=True):
-        if policy.config != policies[0].config:  # the same token would mean another action
-            raise SrpoError(f"{one} and {runs[0]} did not start from one policy: their configurations differ.")
-    memory = JoinedMemories(
-        [SuccessMemory(one / "successes", settings.successes) for one in runs],
-        settings.successes,
-        [partial(relabelled, policy.eval()) for policy in policies] if options.labels == "median" else (),
-    )
     console = Console()
-    told = {"runs": [str(one) for one in runs], "labels": options.labels}
-    console.header(f"srpo distil · {options.preset}", {**told, "runs": len(runs), "steps": settings.steps})
+    told = {"policy": options.policy, "runs": [str(one) for one in runs], "labels": options.labels}
+    console.header(f"srpo distil · {options.preset}", {**told, "runs": len(runs), "steps": config.distil.steps})
     _save_settings(run, "distil", config, options.seed, {**told, "preset": options.preset})
-    torch.set_num_threads(default_workers())
-    with console.phase("distil", settings.steps, "steps") as progress:
-        new = clone(policies[0], memory, tasks, settings, options.seed, progress.update)
-    if new is None:
-        raise SrpoError("A task has neither a success nor a demonstration in these runs: add one that practised it.")
-    new.save_pretrained(run / "policy")
+    policy = distil_command.run(options, config, _tasks(config), console)
+    policy.save_pretrained(run / "policy")
     console.message(f"policy: {run / 'policy'}")
     return 0
 

@@ -8,7 +8,7 @@ sampling (Anthony et al., arXiv 1705.08439: expert iteration).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from srpo.data.successes import Decisions, JoinedMemories, SuccessMemory
 from srpo.policies.base import sample_tokens
-from srpo.sft import SftConfig, fit
+from srpo.sft import SftConfig, fit, optimizer_for
 from srpo.types import Task
 
 
@@ -38,6 +38,9 @@ class DistilConfig:
         steps: gradient steps.
         batch: decisions per gradient step.
         cloning_rate: learning rate, the peak of a cosine schedule with a short warm-up.
+        rounds: of ``srpo distil``, between equal parts of the steps: the clone attempts every task, and what the runs'
+            policies would have decided where it got to is cloned as well (0: none).
+        attempts: of every task in each of them.
     """
 
     every: int = 0
@@ -50,10 +53,16 @@ class DistilConfig:
     steps: int = 1800
     batch: int = 64
     cloning_rate: float = 1e-3
+    rounds: int = 0
+    attempts: int = 15
 
     def goes_on(self, step: int) -> bool:
         """Whether, ``step`` RL steps after the start, successes are (still) to be cloned."""
         return self.every > 0 and (self.last == 0 or step <= self.last)
+
+
+#: Attempts of a policy in the given round (from 1), with the labels to be cloned.
+Attempts = Callable[[Any, int], Iterable[tuple[Task, Decisions]]]
 
 
 def distil(
@@ -63,9 +72,16 @@ def distil(
     config: DistilConfig,
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
+    *,
+    start: Any | None = None,
+    attempts: Attempts | None = None,
 ) -> Any | None:
     """A new policy of the same configuration, cloned from the successes; None while a task has neither one nor a
     demonstration, or no task has one.
+
+    With ``attempts``, the clone's own mistakes are corrected between equal parts of the gradient steps, and what was
+    cloned before is so still: DAgger (Ross et al., arXiv 1011.0686, section 3.3, with beta = 0), its data being drawn
+    as the successes are.
 
     Args:
         policy: has ``untrained()`` and ``member_logits()``, as `srpo.policies.compact.CompactPolicy`.
@@ -74,20 +90,30 @@ def distil(
         config: see `DistilConfig`.
         seed: of initialisation and batches.
         on_step: hears of every gradient step.
+        start: a policy whose weights the new one begins with; None: drawn anew.
+        attempts: called ``config.rounds`` times.
     """
-    own = {task: memory.own(task) for task in tasks}
-    shown = {task: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
-    if not any(own.values()) or not all(own[task] or shown[task] for task in tasks):
+    own = {task.index: memory.own(task) for task in tasks}
+    shown = {task.index: memory.shown(task) if config.demonstration_weight else [] for task in tasks}
+    if not any(own.values()) or not all(own[k] or shown[k] for k in own):
         return None
-    data, weights = _join(
-        [e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = policy.untrained()
+    if start is not None:
+        new.load_state_dict(start.state_dict())
     settings = SftConfig(steps=config.steps, batch=config.batch, learning_rate=config.cloning_rate, seed=seed)
-    for step, _ in enumerate(fit(new, data, settings, weights), 1):
-        on_step(step)
+    optimizer = optimizer_for(new, settings)
+    edges = np.linspace(0, config.steps, 1 + (config.rounds + 1 if attempts else 1)).astype(int)
+    for number, part in enumerate(map(range, edges[:-1], edges[1:])):
+        if attempts and number:
+            for task, decisions in attempts(new.eval(), number):
+                own[task.index].append(decisions)
+        data, weights = _join(
+            [e for e in own.values() if e], [e for e in shown.values() if e], config.demonstration_weight
+        )
+        for step, _ in zip(part, fit(new, data, settings, weights, part, optimizer), strict=True):
+            on_step(step + 1)
     return new.eval()
 
 

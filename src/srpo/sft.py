@@ -95,7 +95,7 @@ def train(
     held = [_decisions(policy, episodes[i], config, int(i), augment=False) for i in order[:n_validation]]
     training, validation = _join(data), _join(held) if held else None
 
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = optimizer_for(policy, config)
     first = 0
     saved = checkpoint.latest(run / "checkpoints") if resume else None
     if saved is not None:
@@ -114,7 +114,12 @@ def train(
 
 
 def fit(
-    policy: CompactPolicy, data: Batch, config: SftConfig, weights: np.ndarray | None = None
+    policy: CompactPolicy,
+    data: Batch,
+    config: SftConfig,
+    weights: np.ndarray | None = None,
+    steps: range | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[dict[str, float]]:
     """Clone decisions, one gradient step at a time, without checkpoints; yields the loss of each.
 
@@ -123,11 +128,18 @@ def fit(
         data: the policy's inputs, ``tokens`` (N, L) integers, and ``mask`` (N, L) bool, which tokens exist.
         config: see `SftConfig`; its steps, batch, rate, targets and seed are used.
         weights: (N,) > 0, how often each decision is drawn, relative to the others; None: all alike.
+        steps: which of the ``config.steps``; None: all.
+        optimizer: of the steps before these; None: a new one (`optimizer_for`).
     """
     edges = None if weights is None else np.cumsum(weights[:-1]) / np.sum(weights)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    for step in range(config.steps):
+    optimizer = optimizer or optimizer_for(policy, config)
+    for step in steps if steps is not None else range(config.steps):
         yield _step(policy, optimizer, data, config, step, edges)
+
+
+def optimizer_for(policy: CompactPolicy, config: SftConfig) -> torch.optim.Optimizer:
+    """A new optimiser for `fit`."""
+    return torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def decisions(

@@ -126,6 +126,8 @@ class TrainConfig:
         least_one = min(self.distil.successes, self.distil.steps, self.distil.batch)
         if min(self.distil.every, self.distil.last) < 0 or least_one < 1:
             raise SrpoError("--distil.every and .last are 0 or more, --distil.successes, .steps and .batch 1 or more.")
+        if self.distil.rounds < 0 or self.distil.attempts < 1 or self.distil.rounds >= self.distil.steps:
+            raise SrpoError("--distil.rounds is 0 or more, below --distil.steps, and --distil.attempts 1 or more.")
         if min(self.distil.augmentations, self.distil.shift) < 0:
             raise SrpoError("--distil.augmentations and --distil.shift are 0 or more.")
         if not 0.0 <= self.distil.demonstration_weight < float("inf"):

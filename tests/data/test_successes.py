@@ -76,6 +76,12 @@ def test_several_runs_are_one_memory_and_the_first_comes_first(tmp_path: Path) -
     assert of(["joint", "one"], 2) == [[2, 1], [4, 3], [90], []]
     assert of(["other"], 2) == [[], [21], [], []]
 
+    joined = JoinedMemories([SuccessMemory(tmp_path / run, 3) for run in ("one", "other", "joint")], 4)
+    assert [joined.first(t) for t in TASKS] == [0, 1]
+    shown_only = SuccessMemory(tmp_path / "shown", 3)
+    shown_only.add_decisions(0, 0, TASKS[0], {"tokens": torch.zeros(1, 14)})
+    assert JoinedMemories([shown_only], 4).first(TASKS[0]) is None
+
     def plus(n: int, episode: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {"tokens": episode["tokens"] + n}
 

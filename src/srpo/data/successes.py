@@ -39,11 +39,7 @@ class SuccessMemory:
         for number, episode in enumerate(episodes):
             if not episode.success:
                 continue
-            action = np.arange(episode.tokens.shape[1]) // action_dim
-            decisions = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
-            decisions["tokens"] = torch.from_numpy(episode.tokens)
-            decisions["mask"] = torch.from_numpy(action[None, :] < episode.executed[:, None])
-            self.add_decisions(step, number, episode.request.task, decisions)
+            self.add_decisions(step, number, episode.request.task, decisions_of(episode, action_dim))
 
     def add_decisions(self, step: int, number: int, task: Task, decisions: Mapping[str, torch.Tensor]) -> None:
         """Keep one success, the ``number``-th of a step; of step 0, a demonstration, which stays."""
@@ -74,6 +70,10 @@ class SuccessMemory:
         files = [f for f in self._files().get(task.index, []) if _step(f)]
         return [_read(f) for f in files[: self.capacity]]
 
+    def has(self, task: Task) -> bool:
+        """Whether there is a success at a task."""
+        return any(map(_step, self._files().get(task.index, [])))
+
     def shown(self, task: Task) -> list[Decisions]:
         """The demonstrations of a task; SrpoError if a file is damaged."""
         return [_read(f) for f in self._files().get(task.index, []) if not _step(f)]
@@ -81,6 +81,15 @@ class SuccessMemory:
     def _files(self) -> dict[int, list[Path]]:
         """Task index -> files, the newest first."""
         return {int(f.name): sorted(f.glob("*.safetensors"), reverse=True) for f in self.folder.glob("[0-9]*")}
+
+
+def decisions_of(episode: Episode, action_dim: int) -> Decisions:
+    """An episode as `SuccessMemory` keeps it."""
+    action = np.arange(episode.tokens.shape[1]) // action_dim
+    decisions = {k: torch.from_numpy(v) for k, v in episode.inputs.items()}
+    decisions["tokens"] = torch.from_numpy(episode.tokens)
+    decisions["mask"] = torch.from_numpy(action[None, :] < episode.executed[:, None])
+    return decisions
 
 
 class JoinedMemories:
@@ -109,6 +118,10 @@ class JoinedMemories:
                 own = memory.own(task)[: self.capacity - len(found)]
                 found += [self.labels[number](e) for e in own] if self.labels else own
         return found
+
+    def first(self, task: Task) -> int | None:
+        """Number of the first run that has a success at a task; None if none has."""
+        return next((n for n, memory in enumerate(self.memories) if memory.has(task)), None)
 
     def shown(self, task: Task) -> list[Decisions]:
         """The demonstrations of a task that the first run which has any was shown (they would be the same in others);
