@@ -5,7 +5,8 @@
 
 A step of a joint run has about one group a task, and what teaches one task does little for the others. Here every task
 has a run of its own from the same policy (``srpo train --tasks K``), RL steps by its share of the failures among the
-last single attempts of the run that made the policy (none of these is an evaluation); then ``srpo distil`` clones one
+last single attempts of the run that made the policy (none of these is an evaluation), and ``--again`` more by its share
+of the failures among the last attempts of its own run; then ``srpo distil`` clones one
 policy from the successes of all ten, labelled by the policies that practised. Each run evaluates its task on held-out
 initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to
 continue.
@@ -19,11 +20,12 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from libero_suite import KEPT, PRESET, stage
+from libero_suite import KEPT, PRESET, episodes_of, stage
 from srpo import presets
 from srpo.evaluation.intervals import wilson
 from srpo.tracking import read_csv
@@ -35,21 +37,18 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def shares(practised: Path, tasks: int, last: int = 32) -> np.ndarray:
-    """Every task's share of the failures among its ``last`` newest single attempts (a share is never nothing)."""
-    failed = np.ones(tasks)
-    for k in range(tasks):
-        groups = [r for r in read_csv(practised / "groups.csv") if str(r["task"]).endswith(f"/{k}")]
-        single = [r["successes"] for r in groups if r["episodes"] == 1][-last:]
-        failed[k] += len(single) - sum(single)
-    return failed / failed.sum()
+def failures(run: Path, task: int, last: int = 32) -> int:
+    """How many of a task's ``last`` newest single attempts in a run failed."""
+    groups = [r for r in read_csv(run / "groups.csv") if str(r["task"]).endswith(f"/{task}")]
+    single = [r["successes"] for r in groups if r["episodes"] == 1][-last:]
+    return len(single) - int(sum(single))
 
 
-def allotted(total: int, share: np.ndarray, least: int = 2) -> list[int]:
-    """RL steps a task: ``least``, and of what remains its share, by the largest remainders."""
-    spare = (total - least * len(share)) * share
+def allotted(total: int, weights: Sequence[int], least: int) -> list[int]:
+    """RL steps a task: ``least``, and of what remains by weight, up to the largest remainders."""
+    spare = (total - least * len(weights)) * np.array(weights) / max(1, sum(weights))
     steps = np.floor(spare).astype(int)
-    for k in np.argsort(steps - spare)[: total - least * len(share) - steps.sum()]:
+    for k in np.argsort(steps - spare, kind="stable")[: total - least * len(weights) - steps.sum()]:
         steps[k] += 1
     return (steps + least).tolist()
 
@@ -73,6 +72,24 @@ def line(label: str, counts: list[tuple[int, int]]) -> str:
     return f"| {label} | {' | '.join(str(w) for w, _ in counts)} | {won} of {of} [{low:.0%}, {high:.0%}] |"
 
 
+def practise(options: argparse.Namespace, more: list[str], work: Path, task: int, steps: int) -> None:
+    """A task's own run, to ``steps`` RL steps; its evaluation after fewer of them is kept as ``eval_STEPS.json``."""
+    run = work / f"task_{task}"
+    done = episodes_of(run) // presets.preset(PRESET[options.suite]).train.episodes_per_step
+    after = run / "eval_after.json"
+    if 0 < done < steps and after.is_file():
+        after.rename(run / f"eval_{done}.json")
+    if not after.is_file():
+        stage(
+            ["train", PRESET[options.suite], "--seed", str(options.seed), "--policy", str(options.policy), "--run",
+             str(run), "--resume", "--tasks", str(task), "--steps", str(max(steps, done)), "--evaluation-states",
+             str(options.states), "--demonstrations", str(options.demos), *SETTINGS, *more],
+            work / "log.txt", work / "times.json",
+        )  # fmt: skip
+    overall = json.loads(after.read_text())["overall"]
+    print(f"task {task}: {overall['successes']} of {overall['episodes']}", flush=True)
+
+
 def main() -> None:
     """See the module's docstring."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -81,66 +98,68 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, required=True, help="where every task's practice starts")
     parser.add_argument("--practised", type=Path, required=True, help="the run that made it, for its groups.csv")
     parser.add_argument("--demos", type=Path, required=True, help="folder of srpo collect")
-    parser.add_argument("--steps", type=int, default=40, help="RL steps of 80 episodes, of all tasks together")
+    parser.add_argument("--steps", type=int, default=60, help="RL steps of 80 episodes, of all tasks together")
+    parser.add_argument("--again", type=int, default=0, help="and then so many more")
     parser.add_argument("--distil-steps", type=int, default=6000, help="gradient steps of the final cloning")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the clone's own attempts are corrected")
     parser.add_argument("--states", type=int, default=40, help="held-out initial states a task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/specialists"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     options, more = parser.parse_known_args()
-    name, n_tasks = PRESET[options.suite], 10
-    if options.steps < 2 * n_tasks:
-        sys.exit(f"--steps must be {2 * n_tasks} or more: two for every task.")
+    name, tasks = PRESET[options.suite], range(10)
+    if options.steps < 2 * len(tasks):
+        sys.exit(f"--steps must be {2 * len(tasks)} or more: two for every task.")
     work = options.work.resolve() / f"{options.suite}_{options.seed}"
-    steps = allotted(options.steps, shares(options.practised, n_tasks))
-    seed, times = ["--seed", str(options.seed)], work / "times.json"
+    one = work / f"one_{options.steps + options.again}"
+    steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
     print("RL steps a task:", *steps, flush=True)
+    plan = work / f"again_{options.again}.json"  # what decides it changes while it is carried out
     try:
-        for k in np.argsort(steps)[::-1]:  # where most is to be learnt first
-            run = work / f"task_{k}"
-            if not (run / "eval_after.json").is_file():
-                stage(
-                    ["train", name, *seed, "--policy", str(options.policy), "--run", str(run), "--resume", "--tasks",
-                     str(k), "--steps", str(steps[k]), "--evaluation-states", str(options.states), "--demonstrations",
-                     str(options.demos), *SETTINGS, *more], work / "log.txt", times,
-                )  # fmt: skip
-            after = json.loads((run / "eval_after.json").read_text())["overall"]
-            print(f"task {k}: {after['successes']} of {after['episodes']}", flush=True)
-        runs = [str(work / f"task_{k}") for k in range(n_tasks)]
-        if not (work / "one/policy").is_dir():
+        for k in np.argsort(steps, kind="stable")[::-1] if not plan.is_file() else ():  # where most is to be learnt
+            practise(options, more, work, int(k), steps[k])
+        if options.again:
+            if not plan.is_file():
+                further = allotted(options.again, [failures(work / f"task_{k}", k) for k in tasks], least=0)
+                plan.write_text(json.dumps([a + b for a, b in zip(steps, further, strict=True)]) + "\n")
+            steps = json.loads(plan.read_text())
+            print("and in the end:", *steps, flush=True)
+            for k in tasks:
+                practise(options, more, work, k, steps[k])
+        if not (one / "policy").is_dir():
             stage(
-                ["distil", name, *seed, "--runs", *runs, "--run", str(work / "one"), "--distil.steps",
-                 str(options.distil_steps), "--distil.demonstration-weight", "10"], work / "log.txt", times,
+                ["distil", name, "--seed", str(options.seed), "--policy", str(options.policy), "--runs",
+                 *(str(work / f"task_{k}") for k in tasks), "--run", str(one), "--distil.steps",
+                 str(options.distil_steps), "--distil.rounds", str(options.rounds), "--distil.demonstration-weight",
+                 "10"], work / "log.txt", work / "times.json",
             )  # fmt: skip
-        if not (work / "one/eval.json").is_file():
+        if not (one / "eval.json").is_file():
             decoding = presets.preset(name).train.decoding
             stage(
-                ["eval", str(work / "one/policy"), "--suite", options.suite, "--states", str(options.states),
-                 "--decoding", str(decoding), "--out", str(work / "one")], work / "log.txt", times,
+                ["eval", str(one / "policy"), "--suite", options.suite, "--states", str(options.states),
+                 "--decoding", str(decoding), "--out", str(one)], work / "log.txt", work / "times.json",
             )  # fmt: skip
     except KeyboardInterrupt:
         sys.exit("Stopped; what is done is kept. Run the same command again to continue.")
     target = options.results / options.suite / f"specialists_{options.seed}"
-    for k in range(n_tasks):
-        kept(
-            work / f"task_{k}", target / f"task_{k}", (*KEPT, "eval_before.json", "eval_after.json"),
-            options.work.resolve(),
-        )  # fmt: skip
-    kept(work / "one", target, ("distil_config.json", "distil_provenance.json", "eval.json"), options.work.resolve())
-    (target / "times.json").write_text(times.read_text())
+    for k in tasks:
+        evaluations = sorted(f.name for f in (work / f"task_{k}").glob("eval_*.json"))
+        kept(work / f"task_{k}", target / f"task_{k}", (*KEPT, *evaluations), options.work.resolve())
+    files = ("distil_config.json", "distil_provenance.json", "eval.json")
+    kept(one, target / one.name, files, options.work.resolve())
+    (target / "times.json").write_text((work / "times.json").read_text())
 
     def counts(files: list[Path]) -> list[tuple[int, int]]:
         rates = {k: v for file in files for k, v in json.loads(file.read_text())["tasks"].items()}
-        return [
-            (rates[f"{options.suite}/{k}"]["successes"], rates[f"{options.suite}/{k}"]["episodes"])
-            for k in range(n_tasks)
-        ]
+        found = [rates[f"{options.suite}/{k}"] for k in tasks]
+        return [(rate["successes"], rate["episodes"]) for rate in found]
 
-    lines = [f"| task | {' | '.join(map(str, range(n_tasks)))} | all |", "|---" * (n_tasks + 2) + "|"]
+    lines = [f"| task | {' | '.join(map(str, tasks))} | all |", "|---" * (len(tasks) + 2) + "|"]
     lines.append(f"| RL steps | {' | '.join(map(str, steps))} | {sum(steps)} |")
     for label, phase in (("before", "before"), ("one policy a task", "after")):
-        lines.append(line(label, counts([target / f"task_{k}/eval_{phase}.json" for k in range(n_tasks)])))
-    lines.append(line("one policy for all", counts([target / "eval.json"])))
+        lines.append(line(label, counts([target / f"task_{k}/eval_{phase}.json" for k in tasks])))
+    for folder in sorted(target.glob("one_*"), key=lambda f: int(f.name[4:])):
+        lines.append(line(f"one policy for all, {folder.name[4:]} steps", counts([folder / "eval.json"])))
     (target / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
