@@ -112,7 +112,7 @@ def main() -> None:
         sys.exit(f"--steps must be {2 * len(tasks)} or more: two for every task.")
     work = options.work.resolve() / f"{options.suite}_{options.seed}"
     one = work / f"one_{options.steps + options.again}"
-    steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
+    first = steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
     print("RL steps a task:", *steps, flush=True)
     plan = work / f"again_{options.again}.json"  # what decides it changes while it is carried out
     try:
@@ -146,7 +146,9 @@ def main() -> None:
         evaluations = sorted(f.name for f in (work / f"task_{k}").glob("eval_*.json"))
         kept(work / f"task_{k}", target / f"task_{k}", (*KEPT, *evaluations), options.work.resolve())
     files = ("distil_config.json", "distil_provenance.json", "eval.json")
-    kept(one, target / one.name, files, options.work.resolve())
+    for folder in {one, work / f"one_{options.steps}"}:
+        if (folder / "eval.json").is_file():
+            kept(folder, target / folder.name, files, options.work.resolve())
     (target / "times.json").write_text((work / "times.json").read_text())
 
     def counts(files: list[Path]) -> list[tuple[int, int]]:
@@ -155,11 +157,16 @@ def main() -> None:
         return [(rate["successes"], rate["episodes"]) for rate in found]
 
     lines = [f"| task | {' | '.join(map(str, tasks))} | all |", "|---" * (len(tasks) + 2) + "|"]
-    lines.append(f"| RL steps | {' | '.join(map(str, steps))} | {sum(steps)} |")
-    for label, phase in (("before", "before"), ("one policy a task", "after")):
-        lines.append(line(label, counts([target / f"task_{k}/eval_{phase}.json" for k in tasks])))
-    for folder in sorted(target.glob("one_*"), key=lambda f: int(f.name[4:])):
-        lines.append(line(f"one policy for all, {folder.name[4:]} steps", counts([folder / "eval.json"])))
+    lines.append(line("before", counts([target / f"task_{k}/eval_before.json" for k in tasks])))
+    for part in (first, steps) if options.again else (first,):
+        lines.append(f"| RL steps | {' | '.join(map(str, part))} | {sum(part)} |")
+        then = [target / f"task_{k}/eval_{part[k]}.json" for k in tasks]
+        ended = [target / f"task_{k}/eval_after.json" for k in tasks]
+        own = [file if file.is_file() else last for file, last in zip(then, ended, strict=True)]
+        lines.append(line("one policy a task", counts(own)))
+        together = target / f"one_{sum(part)}/eval.json"
+        if together.is_file():
+            lines.append(line("one policy for all", counts([together])))
     (target / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
