@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace, config: TrainConfig, tasks: list[Task], con
             rollout = replace(config.rollout, world_model=None)
             collector = stack.enter_context(Collector(policies[0], rollout, config.workers))
 
-        def attempts(clone: Any, number: int) -> Iterator[tuple[Task, Decisions]]:
+        def attempts(clone: Any, number: int) -> list[tuple[Task, Decisions]]:
             nonlocal now
             assert collector is not None
             shown.close()
@@ -61,12 +60,14 @@ def run(options: argparse.Namespace, config: TrainConfig, tasks: list[Task], con
                 episodes = collector.collect(clone, requests, counting(progress))
             won = sum(e.success for e in episodes)
             console.message(f"attempts of the clone: {won} of {len(episodes)} succeed")
-            for episode in episodes:
-                teacher = memory.first(episode.request.task)
-                if teacher is not None:
-                    decisions = decisions_of(episode, clone.action_dim)
-                    yield episode.request.task, relabelled(policies[teacher], decisions)
             now = shown.enter_context(console.phase("distil", settings.steps, "steps"))
+            corrected = []
+            for episode in episodes:
+                task = episode.request.task
+                teacher = memory.first(task)
+                if teacher is not None:  # a task of demonstrations alone has none
+                    corrected.append((task, relabelled(policies[teacher], decisions_of(episode, clone.action_dim))))
+            return corrected
 
         sampler = _sampler(config, tasks, options.seed)
         new = distil(

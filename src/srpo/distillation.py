@@ -114,6 +114,7 @@ def distil(
         )
         for step, _ in zip(part, fit(new, data, settings, weights, part, optimizer), strict=True):
             on_step(step + 1)
+        del data, weights  # gigabytes, before they are joined anew
     return new.eval()
 
 
