@@ -53,11 +53,13 @@ def allotted(total: int, weights: Sequence[int], least: int) -> list[int]:
     return (steps + least).tolist()
 
 
-def kept(source: Path, target: Path, names: tuple[str, ...], machine: Path) -> None:
-    """Copy small files, paths of this machine shortened."""
+def kept(source: Path, target: Path, names: tuple[str, ...], paths: dict[str, str]) -> None:
+    """Copy small files, ``paths`` of this machine replaced."""
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
-        text = (source / name).read_text().replace(f"{machine}/", "runs/specialists/")
+        text = (source / name).read_text()
+        for path, short in paths.items():
+            text = text.replace(path, short)
         if name.startswith("eval"):
             result = json.loads(text)
             result.pop("episodes", None)
@@ -142,13 +144,17 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Stopped; what is done is kept. Run the same command again to continue.")
     target = options.results / options.suite / f"specialists_{options.seed}"
+    paths = {
+        f"{options.work.resolve()}/": "runs/specialists/",
+        str(options.demos.resolve()): f"runs/suite/{options.suite}/demos",
+    }
     for k in tasks:
         evaluations = sorted(f.name for f in (work / f"task_{k}").glob("eval_*.json"))
-        kept(work / f"task_{k}", target / f"task_{k}", (*KEPT, *evaluations), options.work.resolve())
+        kept(work / f"task_{k}", target / f"task_{k}", (*KEPT, *evaluations), paths)
     files = ("distil_config.json", "distil_provenance.json", "eval.json")
     for folder in {one, work / f"one_{options.steps}"}:
         if (folder / "eval.json").is_file():
-            kept(folder, target / folder.name, files, options.work.resolve())
+            kept(folder, target / folder.name, files, paths)
     (target / "times.json").write_text((work / "times.json").read_text())
 
     def counts(files: list[Path]) -> list[tuple[int, int]]:
