@@ -1,15 +1,16 @@
 """One policy a task, then one for all: practise every task of a suite by itself, and clone what succeeded.
 
     python benchmarks/specialists.py --suite libero_spatial --policy results/libero_spatial/easy/srpo_0/policy \\
-        --practised results/libero_spatial/easy/srpo_0 --demos runs/suite/libero_spatial/demos --steps 40
+        --practised results/libero_spatial/easy/srpo_0 --demos runs/suite/libero_spatial/demos --steps 60 --again 20
 
 A step of a joint run has about one group a task, and what teaches one task does little for the others. Here every task
 has a run of its own from the same policy (``srpo train --tasks K``), RL steps by its share of the failures among the
 last single attempts of the run that made the policy (none of these is an evaluation), and ``--again`` more by its share
-of the failures among the last attempts of its own run; then ``srpo distil`` clones one
-policy from the successes of all ten, labelled by the policies that practised. Each run evaluates its task on held-out
-initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to
-continue.
+of the failures among the last attempts of its own run; then ``srpo distil`` clones one policy from the successes of all
+ten, labelled by the policies that practised; its weights start as those of the policy that all started from, and in
+``--rounds`` of 150 attempts it is corrected where it gets to itself. Each run evaluates its task on held-out initial
+states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to continue, or
+with ``--again`` to go on from where a run without it ended.
 
 Writes RESULTS/SUITE/specialists_SEED: settings and CSV of every run, evaluations, ``table.md``, times.
 """
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="RL steps of 80 episodes, of all tasks together")
     parser.add_argument("--again", type=int, default=0, help="and then so many more")
     parser.add_argument("--distil-steps", type=int, default=6000, help="gradient steps of the final cloning")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the clone's own attempts are corrected")
+    parser.add_argument("--rounds", type=int, default=0, help="how often the clone's own attempts are corrected")
     parser.add_argument("--states", type=int, default=40, help="held-out initial states a task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/specialists"))
@@ -116,7 +117,7 @@ def main() -> None:
     one = work / f"one_{options.steps + options.again}"
     first = steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
     print("RL steps a task:", *steps, flush=True)
-    plan = work / f"again_{options.again}.json"  # what decides it changes while it is carried out
+    plan = work / f"again_{options.steps}_{options.again}.json"  # what decides it changes while it is carried out
     try:
         for k in np.argsort(steps, kind="stable")[::-1] if not plan.is_file() else ():  # where most is to be learnt
             practise(options, more, work, int(k), steps[k])
@@ -155,7 +156,7 @@ def main() -> None:
     for folder in {one, work / f"one_{options.steps}"}:
         if (folder / "eval.json").is_file():
             kept(folder, target / folder.name, files, paths)
-    (target / "times.json").write_text((work / "times.json").read_text())
+    (target / one.name / "times.json").write_text((work / "times.json").read_text())
 
     def counts(files: list[Path]) -> list[tuple[int, int]]:
         rates = {k: v for file in files for k, v in json.loads(file.read_text())["tasks"].items()}

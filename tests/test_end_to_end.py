@@ -114,7 +114,7 @@ def test_runs_become_one_policy(folder: Path, trained: Path) -> None:
     assert (folder / "sampled/policy/model.safetensors").read_bytes() not in policies
     # Each of the two parts is a step; what the clone attempts in between is labelled by the run's policy.
     corrected = ("--distil.rounds", "1", "--distil.attempts", "2", "--policy", trained / "policy")
-    assert "2 succeed" in srpo(*command[:-1], folder / "corrected", *corrected).stdout
+    assert " of 2 succeed" in srpo(*command[:-1], folder / "corrected", *corrected).stdout
     assert (folder / "corrected/policy/model.safetensors").read_bytes() not in policies
     settings = json.loads((folder / "one/distil_config.json").read_text())
     assert settings["runs"] == [str(trained), str(trained)] and settings["distil"]["distil"]["steps"] == 2
