@@ -182,6 +182,11 @@ def episodes_to(rows: dict[str, np.ndarray], level: float) -> int | None:
     return int(rows["episodes"][there[0]]) if len(there) else None
 
 
+def folders(results: Path) -> list[Path]:
+    """The runs' folders of a suite's results: START/METHOD_SEED."""
+    return sorted(f.parent for start in STARTS for f in (results / start).glob("*/metrics.csv"))
+
+
 def table(results: Path) -> str:
     """Markdown, one line a run."""
     levels = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -190,7 +195,7 @@ def table(results: Path) -> str:
     head = ["start", "method", "seed", "episodes", *phases.values(), "practice, recent"]
     head += [f"to {level:.0%}" for level in levels] + ["hours of RL steps", "CPU hours"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for folder in sorted(results.glob("*/*_[0-9]*")):
+    for folder in folders(results):
         rows = rows_of(folder)
         method, _, seed = folder.name.rpartition("_")
         cells = [folder.parent.name, method, seed, str(int(rows["episodes"][-1]))]
@@ -214,8 +219,8 @@ def compared(results: Path, baseline: str = "grpo") -> str:
     geometric mean and, from two seeds on, Student's 95 % interval. Empty where no seed has both."""
     levels = (0.5, 0.7, 0.8, 0.9, 0.95)
     lines = []
-    for start in sorted({f.parent.name for f in results.glob("*/*_[0-9]*")}):
-        methods = sorted({f.name.rpartition("_")[0] for f in (results / start).glob("*_[0-9]*")} - {baseline})
+    for start in sorted({f.parent.name for f in folders(results)}):
+        methods = sorted({f.name.rpartition("_")[0] for f in folders(results) if f.parent.name == start} - {baseline})
         for method in methods:
             cells = [start, method]
             for level in levels:
@@ -245,7 +250,7 @@ def compared(results: Path, baseline: str = "grpo") -> str:
 def per_task(results: Path) -> str:
     """Markdown: held-out success of every task, summed over the seeds, before and after."""
     counts: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    for folder in sorted(results.glob("*/*_[0-9]*")):
+    for folder in folders(results):
         for phase in ("before", "after", "before_sampled", "after_sampled"):
             file = folder / f"eval_{phase}.json"
             key = (folder.parent.name, folder.name.rpartition("_")[0], phase.replace("_", ", "))
@@ -279,15 +284,15 @@ def figure(results: Path, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    starts = sorted({f.parent.name for f in results.glob("*/*_[0-9]*")})
+    starts = sorted({f.parent.name for f in folders(results)})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499")
-    drawn = [m for m in METHODS if any(results.glob(f"*/{m}_[0-9]*"))]
+    drawn = [m for m in METHODS if m in {f.name.rpartition("_")[0] for f in folders(results)}]
     colours = dict(zip(drawn, cycle(shades), strict=False))
     drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
     for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):
         named = set()
-        for folder in sorted((results / start).glob("*_[0-9]*")):
+        for folder in (f for f in folders(results) if f.parent.name == start):
             method, rows = folder.name.rpartition("_")[0], rows_of(folder)
             label = method if method not in named else None
             named.add(method)
@@ -328,7 +333,7 @@ def main() -> None:
                     except KeyboardInterrupt:
                         sys.exit("Stopped; what is done is kept. Run the same command again to continue.")
                     print(f"{options.suite} {start} {method} {seed}: done", flush=True)
-    if not any(results.glob("*/*_[0-9]*")):
+    if not folders(results):
         sys.exit(f"{results} holds no results yet.")
     tables = [t for t in (table(results), compared(results), per_task(results)) if t]
     (results / "table.md").write_text("\n\n".join(tables) + "\n")

@@ -12,7 +12,11 @@ ten, labelled by the policies that practised; its weights start as those of the 
 states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to continue, or
 with ``--again`` to go on from where a run without it ended.
 
-Writes RESULTS/SUITE/specialists_SEED: settings and CSV of every run, evaluations, ``table.md``, times.
+``--method grpo`` gives the tasks' runs that method's options (`libero_suite.METHODS`) in the same schedule; --policy
+and --practised are then those of its own joint run.
+
+Writes RESULTS/SUITE/specialists_SEED (of another method, specialists_METHOD_SEED): settings and CSV of every run,
+evaluations, ``table.md``, times.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from libero_suite import KEPT, PRESET, episodes_of, stage
+from libero_suite import KEPT, METHODS, PRESET, episodes_of, stage
 from srpo import presets
 from srpo.evaluation.intervals import wilson
 from srpo.tracking import read_csv
@@ -86,7 +90,8 @@ def practise(options: argparse.Namespace, more: list[str], work: Path, task: int
         stage(
             ["train", PRESET[options.suite], "--seed", str(options.seed), "--policy", str(options.policy), "--run",
              str(run), "--resume", "--tasks", str(task), "--steps", str(max(steps, done)), "--evaluation-states",
-             str(options.states), "--demonstrations", str(options.demos), *SETTINGS, *more],
+             str(options.states), *(str(options.demos) if o == "DEMOS" else o for o in METHODS[options.method]),
+             *SETTINGS, *more],
             work / "log.txt", work / "times.json",
         )  # fmt: skip
     overall = json.loads(after.read_text())["overall"]
@@ -98,6 +103,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=tuple(PRESET), default="libero_spatial")
+    parser.add_argument("--method", choices=("srpo", "grpo", "sparse"), default="srpo", help="of every task's own run")
     parser.add_argument("--policy", type=Path, required=True, help="where every task's practice starts")
     parser.add_argument("--practised", type=Path, required=True, help="the run that made it, for its groups.csv")
     parser.add_argument("--demos", type=Path, required=True, help="folder of srpo collect")
@@ -113,7 +119,8 @@ def main() -> None:
     name, tasks = PRESET[options.suite], range(10)
     if options.steps < 2 * len(tasks):
         sys.exit(f"--steps must be {2 * len(tasks)} or more: two for every task.")
-    work = options.work.resolve() / f"{options.suite}_{options.seed}"
+    label = str(options.seed) if options.method == "srpo" else f"{options.method}_{options.seed}"
+    work = options.work.resolve() / f"{options.suite}_{label}"
     one = work / f"one_{options.steps + options.again}"
     first = steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
     print("RL steps a task:", *steps, flush=True)
@@ -144,7 +151,7 @@ def main() -> None:
             )  # fmt: skip
     except KeyboardInterrupt:
         sys.exit("Stopped; what is done is kept. Run the same command again to continue.")
-    target = options.results / options.suite / f"specialists_{options.seed}"
+    target = options.results / options.suite / f"specialists_{label}"
     paths = {
         f"{options.work.resolve()}/": "runs/specialists/",
         str(options.demos.resolve()): f"runs/suite/{options.suite}/demos",

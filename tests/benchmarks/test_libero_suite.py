@@ -1,0 +1,53 @@
+"""The table and figure of ``benchmarks/libero_suite.py``, of results that are already there."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/libero_suite.py"
+
+
+def write_run(folder: Path, recent: list[float], won: int) -> None:
+    """What the script keeps of a run: a step of 80 episodes a number of ``recent``; ``won`` of 20 afterwards."""
+    folder.mkdir(parents=True)
+    lines = ["step,episodes,success_recent,seconds_total"]
+    lines += [f"{k},{80 * k},{rate},90" for k, rate in enumerate(recent, start=1)]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    rate = {"successes": won, "episodes": 20}
+    (folder / "eval_after.json").write_text(json.dumps({"overall": rate, "tasks": {"libero_spatial/0": rate}}))
+    (folder / "times.json").write_text('{"train": {"wall": 360, "cpu": 720}}')
+
+
+def figures(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
+    """Run the script's ``--figures``."""
+    options = ["--suite", "libero_spatial", "--figures", "--results", str(results)]
+    monkeypatch.setattr("sys.argv", [str(SCRIPT), *options])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_the_table_holds_the_joint_runs_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    write_run(suite / "easy/srpo_0", [0.4, 0.75, 0.7, 0.9], won=20)
+    write_run(suite / "easy/grpo_0", [0.4, 0.4, 0.6, 0.7], won=10)
+    write_run(suite / "specialists_0/task_3", [0.99] * 4, won=20)  # of specialists.py
+    (suite / "specialists_0/eval_100_states.json").write_text("{}")
+    figures(monkeypatch, tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in (suite / "table.md").read_text().splitlines()]
+    by_method = {(row[1], row[2]): row for row in rows if row[0] == "easy"}
+    assert ("task", "3") not in by_method
+    # Wilson's interval of 20 of 20; 70 % after 2 steps, 80 and 90 % after 4; 360 s and 720 CPU seconds.
+    assert by_method["srpo", "0"][3:6] == ["320", "-", "20/20 [84%, 100%]"]
+    assert by_method["srpo", "0"][9:] == ["90%", "160", "160", "320", "320", "-", "0.10", "0.20"]
+    assert by_method["grpo", "0"][9:] == ["70%", "240", "320", "-", "-", "-", "0.10", "0.20"]
+    # SRPO's share of GRPO's episodes: 160 of 240 to 50 %, 160 of 320 to 70 %.
+    assert by_method["srpo", "0.67 (n=1)"][3:] == ["0.50 (n=1)", "-", "-", "-"]
+    assert (suite / "learning_curves.png").stat().st_size > 10_000
+
+
+def test_no_results_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="holds no results yet"):
+        figures(monkeypatch, tmp_path)
