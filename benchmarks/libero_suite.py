@@ -2,13 +2,13 @@
 
     python benchmarks/libero_suite.py --suite libero_spatial --starts easy hard --seeds 0 1 2
 
-Per seed and start: the preset's demonstrations, a language-conditioned policy cloned from them (easy: the preset's
-gradient steps, hard: fewer), then every method from the same checkpoint with the same seeds and the same number of
-episodes, evaluated on held-out initial states before and after. Methods that grade failures practise most what fails
-most; those with the 0/1 reward, to which a group that all fails says nothing, what is most uncertain. A new policy is
-cloned from the own successes after 15 steps, by all methods alike but those that say so. Everything is resumable: run
-it again to continue, or with a larger ``--episodes`` to go on from where a run ended, as the larger number at once
-would have.
+Per start: the preset's demonstrations, a language-conditioned policy cloned from them (easy: the preset's gradient
+steps, hard: fewer), one for all seeds unless ``--clone-seed`` says which; then every method from this checkpoint with
+the same seeds and the same number of episodes, evaluated on held-out initial states before and after. Methods that
+grade failures practise most what fails most; those with the 0/1 reward, to which a group that all fails says nothing,
+what is most uncertain. A new policy is cloned from the own successes after 15 steps, by all methods alike but those
+that say so. Everything is resumable: run it again to continue, or with a larger ``--episodes`` to go on from where a
+run ended, as the larger number at once would have.
 Small files of every run (settings, CSV, evaluations, the commit that made them) are kept under ``results/``, with a
 table and the learning curves; checkpoints and videos under ``--work``.
 
@@ -109,21 +109,21 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     place = Path(options.suite) / start
     work = options.work / place
     demos = options.work / options.suite / "demos"
-    cloned = work / f"sft_{seed}"
+    cloned = work / f"sft_{options.clone_seed}"
     if not (cloned / "policy/model.safetensors").is_file():
         # Of demonstrations that are there, none is made again.
         stage(["collect", name, "--out", str(demos)], demos.parent / "collect.log", demos.parent / "times.json")
         steps = STARTS[start].get(options.suite, chosen.sft.steps)
         cloned.mkdir(parents=True, exist_ok=True)
         stage(
-            ["sft", name, "--seed", str(seed), "--steps", str(steps), "--demos", str(demos), "--run", str(cloned),
-             "--resume"], work / f"sft_{seed}.log", cloned / "times.json",
+            ["sft", name, "--seed", str(options.clone_seed), "--steps", str(steps), "--demos", str(demos), "--run",
+             str(cloned), "--resume"], cloned.with_suffix(".log"), cloned / "times.json",
         )  # fmt: skip
     folder = work / f"{method}_{seed}"
     kept = options.results / place / f"{method}_{seed}"
     per_step = chosen.train.episodes_per_step
     steps = options.episodes // per_step if options.episodes else chosen.train.steps
-    shared = work / f"before_{seed}_{options.states}.json"  # the same policy, states and seeds for every method
+    shared = work / f"before_{options.clone_seed}_{options.states}.json"  # the same for all
     if episodes_of(folder) < steps * per_step or not (folder / "eval_after.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         if shared.is_file() and not (folder / "eval_before.json").is_file():
@@ -317,6 +317,7 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=tuple(STARTS), default=["easy", "hard"])
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["srpo", "grpo"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--clone-seed", type=int, default=0, help="of the clone that all runs start from")
     parser.add_argument("--episodes", type=int, default=None, help="training episodes of a run; default: the preset's")
     parser.add_argument("--states", type=int, default=50, help="held-out initial states a task")
     parser.add_argument("--work", type=Path, default=Path("runs/suite"))
