@@ -37,6 +37,7 @@ def test_every_stage_has_what_it_took_from_the_clone_on(tmp_path: Path, monkeypa
         write(one / "eval.json", evaluation(won, 10))
     (folder / "one_7").mkdir()  # without times: not a stage
     monkeypatch.setattr("sys.argv", [str(SCRIPT), "--suite", "libero_spatial", "--results", str(tmp_path)])
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # as of a script
     runpy.run_path(str(SCRIPT), run_name="__main__")
     rows = [line.strip("| ").split(" | ") for line in (suite / "stages.md").read_text().splitlines()[2:]]
     assert [row[:5] for row in rows] == [
