@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 RUN    ?= runs/demo
 SEED   ?= 0
 PRESET ?= libero-quick
+SEEDS  ?= 0 1 2
+METHODS ?= srpo grpo
 
 export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -40,9 +42,16 @@ demo: setup
 	$(BIN)/srpo train $(PRESET) --seed $(SEED) --policy $(RUN)/sft/policy --run $(RUN)/srpo --resume
 	@echo && echo "Open the report in a browser: $(RUN)/srpo/report.html"
 
-# SRPO against GRPO on all ten tasks of LIBERO-Spatial, easy and hard start, three seeds: hours; resumable.
+# SRPO against GRPO on all ten tasks of LIBERO-Spatial, from a clone that solves half: all tasks together, then every task
+# by itself, then one policy cloned for all. About three hours a seed and method; resumable.
 results: setup
-	$(BIN)/python benchmarks/libero_suite.py --suite libero_spatial --seeds 0 1 2
+	for seed in $(SEEDS); do for method in $(METHODS); do \
+	run=runs/suite/libero_spatial/easy/$${method}_$$seed; \
+	$(BIN)/python benchmarks/libero_suite.py --starts easy --methods $$method --seeds $$seed --episodes 2000 --states 20 && \
+	$(BIN)/python benchmarks/specialists.py --method $$method --seed $$seed --policy $$run/policy --practised $$run \
+		--demos runs/suite/libero_spatial/demos --steps 60 --again 20 || exit 1; \
+	done; done
+	$(BIN)/python benchmarks/stages.py
 
 test: setup-dev
 	$(BIN)/python -m pytest
