@@ -248,13 +248,19 @@ def compared(results: Path, baseline: str = "grpo") -> str:
 
 
 def per_task(results: Path) -> str:
-    """Markdown: held-out success of every task, summed over the seeds, before and after."""
+    """Markdown: held-out success of every task, summed over the seeds, before and after; the same evaluation of the
+    clone that seeds have in common counts once."""
     counts: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+    seen = set()
     for folder in folders(results):
         for phase in ("before", "after", "before_sampled", "after_sampled"):
             file = folder / f"eval_{phase}.json"
             key = (folder.parent.name, folder.name.rpartition("_")[0], phase.replace("_", ", "))
-            for task, rate in json.loads(file.read_text())["tasks"].items() if file.is_file() else ():
+            text = file.read_text() if file.is_file() else '{"tasks": {}}'
+            if (key, text) in seen:
+                continue
+            seen.add((key, text))
+            for task, rate in json.loads(text)["tasks"].items():
                 cell = counts.setdefault(key, {}).setdefault(task.rpartition("/")[2], [0, 0])
                 cell[0] += rate["successes"]
                 cell[1] += rate["episodes"]
