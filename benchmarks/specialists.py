@@ -6,11 +6,11 @@
 A step of a joint run has about one group a task, and what teaches one task does little for the others. Here every task
 has a run of its own from the same policy (``srpo train --tasks K``), RL steps by its share of the failures among the
 last single attempts of the run that made the policy (none of these is an evaluation), and ``--again`` more by its share
-of the failures among the last attempts of its own run; then ``srpo distil`` clones one policy from the successes of all
-ten, labelled by the policies that practised; its weights start as those of the policy that all started from, and in
-``--rounds`` of 150 attempts it is corrected where it gets to itself. Each run evaluates its task on held-out initial
-states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to continue, or
-with ``--again`` to go on from where a run without it ended.
+of the failures among the last attempts of its own run, as often as numbers are given; then ``srpo distil`` clones one
+policy from the successes of all ten, labelled by the policies that practised; its weights start as those of the policy
+that all started from, and in ``--rounds`` of 150 attempts it is corrected where it gets to itself. Each run evaluates
+its task on held-out initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to continue, or
+with one number more to ``--again`` to go on from where a run without it ended.
 
 ``--method grpo`` gives the tasks' runs that method's options (`libero_suite.METHODS`) in the same schedule; --policy
 and --practised are then those of its own joint run.
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--practised", type=Path, required=True, help="the run that made it, for its groups.csv")
     parser.add_argument("--demos", type=Path, required=True, help="folder of srpo collect")
     parser.add_argument("--steps", type=int, default=60, help="RL steps of 80 episodes, of all tasks together")
-    parser.add_argument("--again", type=int, default=0, help="and then so many more")
+    parser.add_argument("--again", type=int, nargs="+", default=[], help="then so many more, each planned anew")
     parser.add_argument("--distil-steps", type=int, default=6000, help="gradient steps of the final cloning")
     parser.add_argument("--rounds", type=int, default=0, help="how often the clone's own attempts are corrected")
     parser.add_argument("--states", type=int, default=40, help="held-out initial states a task")
@@ -121,21 +121,27 @@ def main() -> None:
         sys.exit(f"--steps must be {2 * len(tasks)} or more: two for every task.")
     label = str(options.seed) if options.method == "srpo" else f"{options.method}_{options.seed}"
     work = options.work.resolve() / f"{options.suite}_{label}"
-    one = work / f"one_{options.steps + options.again}"
-    first = steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
+    one = work / f"one_{options.steps + sum(options.again)}"
+    steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
     print("RL steps a task:", *steps, flush=True)
-    plan = work / f"again_{options.steps}_{options.again}.json"  # what decides it changes while it is carried out
+    # What decides a plan changes while it is carried out: so each is written down.
+    numbers = [str(number) for number in (options.steps, *options.again)]
+    plans = [work / f"again_{'_'.join(numbers[: n + 2])}.json" for n in range(len(options.again))]
+    parts = [steps]
+
+    def everyone(part: list[int]) -> None:
+        for k in np.argsort(part, kind="stable")[::-1]:  # first where most is to be learnt
+            practise(options, more, work, int(k), part[k])
+
     try:
-        for k in np.argsort(steps, kind="stable")[::-1] if not plan.is_file() else ():  # where most is to be learnt
-            practise(options, more, work, int(k), steps[k])
-        if options.again:
+        for plan, number in zip(plans, options.again, strict=True):
             if not plan.is_file():
-                further = allotted(options.again, [failures(work / f"task_{k}", k) for k in tasks], least=0)
-                plan.write_text(json.dumps([a + b for a, b in zip(steps, further, strict=True)]) + "\n")
-            steps = json.loads(plan.read_text())
-            print("and in the end:", *steps, flush=True)
-            for k in tasks:
-                practise(options, more, work, k, steps[k])
+                everyone(parts[-1])
+                further = allotted(number, [failures(work / f"task_{k}", k) for k in tasks], least=0)
+                plan.write_text(json.dumps([a + b for a, b in zip(parts[-1], further, strict=True)]) + "\n")
+            parts.append(json.loads(plan.read_text()))
+            print("then, in all:", *parts[-1], flush=True)
+        everyone(parts[-1])
         if not (one / "policy").is_dir():
             stage(
                 ["distil", name, "--seed", str(options.seed), "--policy", str(options.policy), "--runs",
@@ -160,7 +166,7 @@ def main() -> None:
         evaluations = sorted(f.name for f in (work / f"task_{k}").glob("eval_*.json"))
         kept(work / f"task_{k}", target / f"task_{k}", (*KEPT, *evaluations), paths)
     files = ("distil_config.json", "distil_provenance.json", "eval.json")
-    for folder in {one, work / f"one_{options.steps}"}:
+    for folder in {work / f"one_{sum(part)}" for part in parts}:
         if (folder / "eval.json").is_file():
             kept(folder, target / folder.name, files, paths)
     (target / one.name / "times.json").write_text((work / "times.json").read_text())
@@ -172,7 +178,7 @@ def main() -> None:
 
     lines = [f"| task | {' | '.join(map(str, tasks))} | all |", "|---" * (len(tasks) + 2) + "|"]
     lines.append(line("before", counts([target / f"task_{k}/eval_before.json" for k in tasks])))
-    for part in (first, steps) if options.again else (first,):
+    for part in parts:
         lines.append(f"| RL steps | {' | '.join(map(str, part))} | {sum(part)} |")
         then = [target / f"task_{k}/eval_{part[k]}.json" for k in tasks]
         ended = [target / f"task_{k}/eval_after.json" for k in tasks]
