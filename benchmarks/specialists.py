@@ -9,8 +9,8 @@ last single attempts of the run that made the policy (none of these is an evalua
 of the failures among the last attempts of its own run, as often as numbers are given; then ``srpo distil`` clones one
 policy from the successes of all ten, labelled by the policies that practised; its weights start as those of the policy
 that all started from, and in ``--rounds`` of 150 attempts it is corrected where it gets to itself. Each run evaluates
-its task on held-out initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable: run it again to continue, or
-with one number more to ``--again`` to go on from where a run without it ended.
+its task on held-out initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable:
+run it again to continue, or with one number more to ``--again`` to go on from where a run without it ended.
 
 ``--method grpo`` gives the tasks' runs that method's options (`libero_suite.METHODS`) in the same schedule; --policy
 and --practised are then those of its own joint run.
