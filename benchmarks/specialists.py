@@ -160,7 +160,7 @@ def main() -> None:
     target = options.results / options.suite / f"specialists_{label}"
     paths = {
         f"{options.work.resolve()}/": "runs/specialists/",
-        str(options.demos.resolve()): f"runs/suite/{options.suite}/demos",
+        str(options.demos.resolve().parent): f"runs/suite/{options.suite}",  # the joint run's too
     }
     for k in tasks:
         evaluations = sorted(f.name for f in (work / f"task_{k}").glob("eval_*.json"))
