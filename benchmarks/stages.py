@@ -2,10 +2,10 @@
 
     python benchmarks/stages.py --suite libero_spatial
 
-Writes RESULTS/SUITE/stages.md and stages.png: for every method and seed whose tasks were practised by themselves,
-held-out success (Wilson's 95 % interval) at the start, after the joint run and of the final policies, against the
-training episodes and RL steps (of 80 episodes) behind them. Hours are wall-clock and CPU hours from the clone on, with
-the evaluations by the median before, between and after; of several final policies, each has its own cloning only.
+Writes RESULTS/SUITE/stages.md and stages.png: for every method and seed that got to one policy for all, held-out
+success (Wilson's 95 % interval) at the start, after the joint run and of the final policies, against the training
+episodes and RL steps (of 80 episodes) behind them. Hours are wall-clock and CPU hours from the clone on, with the
+evaluations by the median before, between and after; of several final policies, each has its own cloning only.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def main() -> None:
     options = parser.parse_args()
     results = options.results / options.suite
     runs = {}
-    for folder in sorted(results.glob("specialists_*")):
+    for folder in sorted({file.parents[1] for file in results.glob("specialists_*/one_*/times.json")}):
         method, _, seed = folder.name.removeprefix("specialists_").rpartition("_")
         method = method or "srpo"
         runs[method, seed] = stages(folder, results / options.start / f"{method}_{seed}")
     if not runs:
-        sys.exit(f"{results} holds nothing of benchmarks/specialists.py yet.")
+        sys.exit(f"{results} holds no final policy of benchmarks/specialists.py yet.")
     (results / "stages.md").write_text(table(runs))
     figure(runs, results / "stages.png")
     print(table(runs), end="")

@@ -36,6 +36,7 @@ def test_every_stage_has_what_it_took_from_the_clone_on(tmp_path: Path, monkeypa
         write(one / "distil_config.json", {"distil": {"distil": {"rounds": 2, "attempts": 3}}})
         write(one / "eval.json", evaluation(won, 10))
     (folder / "one_7").mkdir()  # without times: not a stage
+    (suite / "specialists_grpo_2/task_0").mkdir(parents=True)  # stopped before its first final policy: not in the table
     monkeypatch.setattr("sys.argv", [str(SCRIPT), "--suite", "libero_spatial", "--results", str(tmp_path)])
     monkeypatch.syspath_prepend(SCRIPT.parent)  # as of a script
     runpy.run_path(str(SCRIPT), run_name="__main__")
