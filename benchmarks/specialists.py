@@ -124,9 +124,6 @@ def main() -> None:
     one = work / f"one_{options.steps + sum(options.again)}"
     steps = allotted(options.steps, [1 + failures(options.practised, k) for k in tasks], least=2)
     print("RL steps a task:", *steps, flush=True)
-    # What decides a plan changes while it is carried out: so each is written down.
-    numbers = [str(number) for number in (options.steps, *options.again)]
-    plans = [work / f"again_{'_'.join(numbers[: n + 2])}.json" for n in range(len(options.again))]
     parts = [steps]
 
     def everyone(part: list[int]) -> None:
@@ -134,7 +131,10 @@ def main() -> None:
             practise(options, more, work, int(k), part[k])
 
     try:
-        for plan, number in zip(plans, options.again, strict=True):
+        planned = f"again_{options.steps}"
+        for number in options.again:
+            planned += f"_{number}"
+            plan = work / f"{planned}.json"  # what decides it changes while it is carried out: so it is written down
             if not plan.is_file():
                 everyone(parts[-1])
                 further = allotted(number, [failures(work / f"task_{k}", k) for k in tasks], least=0)
