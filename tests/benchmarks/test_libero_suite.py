@@ -49,15 +49,16 @@ def test_the_table_holds_the_joint_runs_and_nothing_else(tmp_path: Path, monkeyp
 
 
 def test_an_evaluation_that_seeds_have_in_common_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed, won in enumerate((12, 17)):
+    for seed in (0, 1):  # the second made its clone again
         folder = tmp_path / f"libero_spatial/easy/srpo_{seed}"
-        write_run(folder, [0.5], won)
+        write_run(folder, [0.5], won=17)
         rate = {"successes": 9, "episodes": 20}
-        (folder / "eval_before.json").write_text(json.dumps({"overall": rate, "tasks": {"libero_spatial/0": rate}}))
+        before = {"overall": rate, "tasks": {"libero_spatial/0": rate}, "provenance": {"started": f"day {seed}"}}
+        (folder / "eval_before.json").write_text(json.dumps(before))
     figures(monkeypatch, tmp_path)
     table = (tmp_path / "libero_spatial/table.md").read_text()
     assert "| easy | srpo | before | 9/20 |" in table
-    assert "| easy | srpo | after | 29/40 |" in table
+    assert "| easy | srpo | after | 34/40 |" in table
 
 
 def test_no_results_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
