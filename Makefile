@@ -47,9 +47,9 @@ demo: setup
 results: setup
 	for seed in $(SEEDS); do for method in $(METHODS); do \
 	run=runs/suite/libero_spatial/easy/$${method}_$$seed; \
-	$(BIN)/python benchmarks/libero_suite.py --starts easy --methods $$method --seeds $$seed --episodes 2000 --states 20 && \
+	$(BIN)/python benchmarks/libero_suite.py --starts easy --methods $$method --seeds $$seed --episodes 1280 --states 20 && \
 	$(BIN)/python benchmarks/specialists.py --method $$method --seed $$seed --policy $$run/policy --practised $$run \
-		--demos runs/suite/libero_spatial/demos --steps 60 --again 20 || exit 1; \
+		--demos runs/suite/libero_spatial/demos --steps 20 --again 40 30 30 || exit 1; \
 	done; done
 	$(BIN)/python benchmarks/stages.py
 
