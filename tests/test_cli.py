@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -129,14 +129,14 @@ def test_settings_reach_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(error: BaseException | None) -> int:
+    def run(error: BaseException | None, command: Sequence[str] = TRAIN) -> int:
         def body(options: object, changes: object) -> int:
             if error:
                 raise error
             return 0
 
         monkeypatch.setattr(cli, "_run", body)
-        return main(TRAIN)
+        return main(command)
 
     assert run(None) == 0
     assert run(SrpoError("The cup is full; empty it.")) == 2
@@ -145,6 +145,8 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert re.search(r"^srpo: .*metrics\.csv.*free disk space", capsys.readouterr().err)
     assert run(KeyboardInterrupt()) == 130
     assert "--resume" in capsys.readouterr().err
+    assert run(KeyboardInterrupt(), ("distil", "debug", "--runs", "a", "--run", "b")) == 130  # it has no --resume
+    assert capsys.readouterr().err.endswith("run the same command again.\n")
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         run(ZeroDivisionError())
     with pytest.raises(ConnectionResetError):

@@ -145,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"srpo: {error}; {remedy}", file=sys.stderr)
         return _EXIT_MISTAKE
     except KeyboardInterrupt:
-        print("\nsrpo: interrupted; finished work is kept, continue with --resume.", file=sys.stderr)
+        again = "continue with --resume" if hasattr(options, "resume") else "run the same command again"
+        print(f"\nsrpo: interrupted; finished work is kept, {again}.", file=sys.stderr)
         return _EXIT_INTERRUPT
 
 
