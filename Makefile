@@ -58,6 +58,7 @@ test: setup-dev
 
 lint: setup-dev
 	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
 clean:

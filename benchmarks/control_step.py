@@ -40,9 +40,7 @@ def build(suite: str, task_index: int) -> tuple[Any, np.ndarray]:
     tasks = benchmark.get_benchmark_dict()[suite]()
     task = tasks.get_task(task_index)
     bddl = Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
-    env = OffScreenRenderEnv(
-        bddl_file_name=str(bddl), use_camera_obs=False, hard_reset=False, ignore_done=True
-    )
+    env = OffScreenRenderEnv(bddl_file_name=str(bddl), use_camera_obs=False, hard_reset=False, ignore_done=True)
     return env, np.asarray(tasks.get_task_init_states(task_index))
 
 
@@ -70,9 +68,7 @@ def timed(function: Any, *arguments: Any) -> float:
     return time.thread_time() - begin_time
 
 
-def episode(
-    stock: Any, ours: Any, control: CompiledControl, seed: int, steps: int, states: np.ndarray
-) -> np.ndarray:
+def episode(stock: Any, ours: Any, control: CompiledControl, seed: int, steps: int, states: np.ndarray) -> np.ndarray:
     """One episode, (4,): CPU seconds of stock, compiled, bare; largest joint difference at its end, rad."""
     for env in (stock, ours):
         begin(env, states[seed % len(states)])
@@ -111,9 +107,7 @@ def profile(env: Any, control: CompiledControl) -> None:
         label = mujoco.mjtTimer(timer).name.removeprefix("mjTIMER_").lower()
         print(f"    {label:16s} {1e3 * seconds / 20:7.3f} ms a control step")
     control._kernel.control(control._sim, control._arm, control._state)
-    law = timed(
-        lambda: [control._kernel.control(control._sim, control._arm, control._state) for _ in range(2000)]
-    )
+    law = timed(lambda: [control._kernel.control(control._sim, control._arm, control._state) for _ in range(2000)])
     print(f"    {'control law':16s} {1e3 * law / 2000 * 25:7.3f} ms a control step, called from Python")
 
 
@@ -127,9 +121,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="also print where the time goes")
     args = parser.parse_args()
 
-    print(
-        f"mujoco {mujoco.__version__}, numpy {np.__version__}, {platform.machine()}, {os.cpu_count()} cores"
-    )
+    print(f"mujoco {mujoco.__version__}, numpy {np.__version__}, {platform.machine()}, {os.cpu_count()} cores")
     for suite in args.suites:
         (stock, states), (ours, _) = build(suite, args.task), build(suite, args.task)
         begin(ours, states[0])

@@ -61,9 +61,9 @@ def main() -> None:
                 cells = []
                 for truth in (end, best):
                     found = stratified_bootstrap(
-                        lambda rows, graded=graded, truth=truth: rank_correlation(
-                            graded[rows], truth[failed][rows], task[failed][rows]
-                        ).per_task,
+                        lambda rows, graded=graded, truth=truth: (
+                            rank_correlation(graded[rows], truth[failed][rows], task[failed][rows]).per_task
+                        ),
                         strata,
                         resamples=options.resamples,
                     )
@@ -75,9 +75,7 @@ def main() -> None:
                     rng = np.random.default_rng(draw)
                     known = [rng.permutation(np.flatnonzero(success & (task == t)))[:count] for t in sorted(set(task))]
                     graded = reward(np.concatenate(known), "paper")
-                    ranks.append(
-                        [rank_correlation(graded, t[failed], task[failed]).per_task for t in (end, best)]
-                    )
+                    ranks.append([rank_correlation(graded, t[failed], task[failed]).per_task for t in (end, best)])
                 means = np.mean(ranks, 0)
                 print(f"| {name} | {clustering} | paper | {count} | {means[0]:.2f} | {means[1]:.2f} |", flush=True)
 

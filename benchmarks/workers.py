@@ -61,9 +61,7 @@ def memory(suite: str, workers: int) -> None:
     from srpo.rollout.runner import RolloutConfig
 
     every = tasks(suite)
-    requests = [
-        EpisodeRequest(every[i % len(every)], InitialState("published", 0), i, i, 0.0) for i in range(workers)
-    ]
+    requests = [EpisodeRequest(every[i % len(every)], InitialState("published", 0), i, i, 0.0) for i in range(workers)]
     policy = CompactPolicy(CompactConfig())
     with Collector(policy, RolloutConfig(max_steps=16, max_environments=1), workers) as collector:
         collector.collect(policy, requests)

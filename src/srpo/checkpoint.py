@@ -63,9 +63,7 @@ def save(
         partial.rename(target)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         shutil.rmtree(partial, ignore_errors=True)
-        raise SrpoError(
-            f"Cannot write the checkpoint {target} ({error}); free disk space and use --resume."
-        ) from error
+        raise SrpoError(f"Cannot write the checkpoint {target} ({error}); free disk space and use --resume.") from error
     for old in sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))[:-keep]:
         shutil.rmtree(old)
     return target

@@ -73,9 +73,7 @@ class ExpertRunner:
         env_class = plugins.load(config.env)
         self.expert_for = plugins.load(config.expert)
         self.envs = EnvironmentCache(
-            lambda task: env_class(
-                task, cameras=config.cameras, image_size=config.image_size, quality=config.render
-            ),
+            lambda task: env_class(task, cameras=config.cameras, image_size=config.image_size, quality=config.render),
             capacity=4,
         )
 

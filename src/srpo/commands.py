@@ -182,9 +182,7 @@ def _show_plan(options: argparse.Namespace, config: TrainConfig) -> int:
     return 0
 
 
-def _train(
-    options: argparse.Namespace, config: TrainConfig, run: Path, world: distributed.World, before: bool
-) -> None:
+def _train(options: argparse.Namespace, config: TrainConfig, run: Path, world: distributed.World, before: bool) -> None:
     tasks = _tasks(config)
     policy = load_policy(options.policy, config.model, config.suite)
     evaluation_states(config.protocol, config.evaluation_states)  # refuses what is impossible before any work

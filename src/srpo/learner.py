@@ -275,9 +275,7 @@ class Learner:
     def _loss(self, batch: Decisions) -> PolicyLoss:
         logits = self.policy.logits(batch.inputs)  # type: ignore[operator]
         batch = batch.to(logits.device)
-        log_prob, entropy = token_log_probs(
-            logits, batch.tokens, self.temperature, self.config.entropy_weight != 0
-        )
+        log_prob, entropy = token_log_probs(logits, batch.tokens, self.temperature, self.config.entropy_weight != 0)
         reference_log_prob = None
         if self.reference is not None:
             with torch.no_grad():

@@ -89,8 +89,14 @@ PRESETS: dict[str, Preset] = {
         collect=CollectConfig(demos=(2,)),
         sft=SftConfig(steps=250, validation=0.0, augmentations=2),
         train=replace(
-            _COMPACT_RL, suite="libero_object", tasks=(3,), steps=12, train_max_steps=128, evaluation_states=100,
-            clustering="dbscan", replay=64,
+            _COMPACT_RL,
+            suite="libero_object",
+            tasks=(3,),
+            steps=12,
+            train_max_steps=128,
+            evaluation_states=100,
+            clustering="dbscan",
+            replay=64,
         ),
     ),
     "libero-object": Preset(
@@ -104,7 +110,9 @@ PRESETS: dict[str, Preset] = {
         collect=CollectConfig(demos=(1, 1, 1, 1, 2, 1, 1, 1, 2, 1)),
         sft=replace(_COMPACT_CLONE, steps=350, augmentations=4, shift=6),
         train=replace(
-            _COMPACT_SUITE, suite="libero_spatial", train_max_steps=192,
+            _COMPACT_SUITE,
+            suite="libero_spatial",
+            train_max_steps=192,
             distil=replace(_COMPACT_SUITE.distil, augmentations=4, shift=6),
         ),
     ),

@@ -83,9 +83,7 @@ def score(options: argparse.Namespace) -> int:
             phase.advance(1)
     success = np.array([e.success for e in episodes])
     task = np.array([e.task.id for e in episodes])
-    graded = progress_rewards(
-        np.stack(whole), success, task, formula=options.formula, clustering=options.clustering
-    )
+    graded = progress_rewards(np.stack(whole), success, task, formula=options.formula, clustering=options.clustering)
     if covering:
         curves = coverage_curves(windows, success, task)
     else:

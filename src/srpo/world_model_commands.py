@@ -55,4 +55,3 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
         jepa.train(features, config, run, resume=options.resume, on_step=on_step)
     console.message(f"written: {run / 'world_model'}  (use it as --rollout.world-model compact:{run / 'world_model'})")
     return 0
-

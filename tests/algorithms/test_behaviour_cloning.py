@@ -17,9 +17,7 @@ def test_one_hot_agrees_with_torch() -> None:
     tokens = torch.randint(0, 9, (4, 3)).to(torch.int16)
     mask = torch.rand(4, 3) < 0.6
     for smoothing in (0.0, 0.1):
-        expected = torch.nn.functional.cross_entropy(
-            logits[mask], tokens[mask].long(), label_smoothing=smoothing
-        )
+        expected = torch.nn.functional.cross_entropy(logits[mask], tokens[mask].long(), label_smoothing=smoothing)
         result = behaviour_cloning_loss(logits, tokens, mask, label_smoothing=smoothing)
         torch.testing.assert_close(result.loss, expected)
 
@@ -29,9 +27,7 @@ def test_ordinal_targets_by_hand() -> None:
     # Log-probabilities 0.5, 0.25, 0.25: loss (log 2 + (0.606531 + 0.135335) log 4) / 1.741866 = 0.988361.
     logits = torch.tensor([[[0.5, 0.25, 0.25]]], dtype=torch.float64).log()
     result = behaviour_cloning_loss(logits, torch.tensor([[0]]), torch.ones(1, 1), bin_sigma=1.0)
-    expected = (math.log(2) + (math.exp(-0.5) + math.exp(-2)) * math.log(4)) / (
-        1 + math.exp(-0.5) + math.exp(-2)
-    )
+    expected = (math.log(2) + (math.exp(-0.5) + math.exp(-2)) * math.log(4)) / (1 + math.exp(-0.5) + math.exp(-2))
     assert result.loss.item() == pytest.approx(expected)
     assert expected == pytest.approx(0.988361, abs=1e-6)
 

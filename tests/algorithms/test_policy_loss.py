@@ -52,12 +52,7 @@ def test_at_ratio_one_the_gradient_is_the_policy_gradient() -> None:
     clipped_policy_loss(log_prob, log_prob.detach(), advantage, mask).loss.backward()
     # By hand: d(-A log p) / d logits = A (softmax - onehot), over the number of tokens.
     onehot = torch.nn.functional.one_hot(tokens, 7)
-    expected = (
-        advantage[:, None, None]
-        * (torch.softmax(logits.detach(), -1) - onehot)
-        * mask[..., None]
-        / mask.sum()
-    )
+    expected = advantage[:, None, None] * (torch.softmax(logits.detach(), -1) - onehot) * mask[..., None] / mask.sum()
     torch.testing.assert_close(logits.grad, expected)
 
 
@@ -68,9 +63,7 @@ def test_normalisation_over_tokens_or_decisions() -> None:
     mask = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0]]).bool()
     advantage = tensor([1.0, -1.0, 5.0])
     assert clipped_policy_loss(new, old, advantage, mask).loss.item() == pytest.approx(-0.5)
-    assert clipped_policy_loss(new, old, advantage, mask, normalise="decision").loss.item() == pytest.approx(
-        0.0
-    )
+    assert clipped_policy_loss(new, old, advantage, mask, normalise="decision").loss.item() == pytest.approx(0.0)
 
 
 def test_float_mask_weighs_tokens() -> None:
@@ -148,9 +141,7 @@ def test_kl_and_entropy_by_hand() -> None:
 
 def test_the_reference_is_not_read_at_weight_zero() -> None:
     new, old = ratios([[1.0]])
-    result = clipped_policy_loss(
-        new, old, tensor([1.0]), torch.ones(1, 1), reference_log_prob=tensor([[NAN]])
-    )
+    result = clipped_policy_loss(new, old, tensor([1.0]), torch.ones(1, 1), reference_log_prob=tensor([[NAN]]))
     assert result.reference_kl is None and "reference_kl" not in result.diagnostics()
     assert result.loss.item() == -1.0
 
@@ -165,9 +156,7 @@ def test_huge_ratios_stay_finite() -> None:
 
 def test_half_precision_is_computed_in_float32() -> None:
     new = torch.full((64, 64), -1.0, dtype=torch.bfloat16, requires_grad=True)
-    result = clipped_policy_loss(
-        new, new.detach(), torch.full((64,), 0.1), torch.ones(64, 64, dtype=torch.bool)
-    )
+    result = clipped_policy_loss(new, new.detach(), torch.full((64,), 0.1), torch.ones(64, 64, dtype=torch.bool))
     result.loss.backward()
     assert result.loss.dtype == torch.float32 and result.loss.item() == pytest.approx(-0.1, rel=1e-5)
     assert new.grad is not None and new.grad.dtype == torch.bfloat16
@@ -185,9 +174,7 @@ def test_the_objective_is_a_lower_bound_and_the_order_does_not_matter(seed: int,
     unclipped = -((new - old).exp() * advantage[:, None])[mask].mean()
     assert result.loss >= unclipped - 1e-12
     order = torch.randperm(6, generator=generator)
-    again = clipped_policy_loss(
-        new[order], old[order], advantage[order], mask[order], clip_low=clip, clip_high=clip
-    )
+    again = clipped_policy_loss(new[order], old[order], advantage[order], mask[order], clip_low=clip, clip_high=clip)
     torch.testing.assert_close(again.loss, result.loss)
 
 

@@ -63,9 +63,7 @@ def teleport(env: LiberoEnv, name: str, to: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", ["published", "sampled"])
-def test_reset_is_exact_whatever_ran_before(
-    soup: LiberoEnv, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reset_is_exact_whatever_ran_before(soup: LiberoEnv, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same initial state gives the same bits after random motion and a closed gripper."""
     actions = np.random.default_rng(3).uniform(-1, 1, (13, 7))
     state = InitialState(kind, 4)

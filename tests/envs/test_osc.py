@@ -79,9 +79,7 @@ class Cell:
             seen.append(self.look())
         return seen
 
-    def compiled(
-        self, actions: np.ndarray, as_stock: bool = False, **begin: bool
-    ) -> list[dict[str, np.ndarray]]:
+    def compiled(self, actions: np.ndarray, as_stock: bool = False, **begin: bool) -> list[dict[str, np.ndarray]]:
         self.begin(**begin)
         self.control.reset(as_stock=as_stock)
         seen = []

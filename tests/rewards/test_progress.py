@@ -181,9 +181,7 @@ def test_a_constant_failure_reward_is_binary_grpo() -> None:
     group = np.zeros(8, dtype=int)
     binary = group_advantages(sparse_rewards(success), group)
     for constant in (0.1, 0.4, 0.79):
-        np.testing.assert_allclose(
-            group_advantages(np.where(success, 1.0, constant), group), binary, rtol=1e-12
-        )
+        np.testing.assert_allclose(group_advantages(np.where(success, 1.0, constant), group), binary, rtol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])

@@ -34,9 +34,7 @@ def test_oldest_successes_of_a_full_task_are_dropped() -> None:
         max_size=6,
     ),
 )
-def test_holds_the_newest_successes_of_each_task(
-    capacity: int, batches: list[list[tuple[bool, str]]]
-) -> None:
+def test_holds_the_newest_successes_of_each_task(capacity: int, batches: list[list[tuple[bool, str]]]) -> None:
     replay, history = ReferenceReplay(capacity), {"a": [], "b": [], "c": []}  # type: ignore[var-annotated]
     number = 0
     for episodes in batches:

@@ -58,9 +58,7 @@ def informative_groups(reward: np.ndarray | Sequence[float], group: np.ndarray |
     return (_mean_std(rewards, index)[1] > MIN_STD)[index]
 
 
-def _checked(
-    reward: np.ndarray | Sequence[float], group: np.ndarray | Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _checked(reward: np.ndarray | Sequence[float], group: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     rewards, groups = np.asarray(reward, dtype=np.float64), np.asarray(group)
     if rewards.ndim != 1 or groups.shape != rewards.shape:
         raise SrpoError(
@@ -68,8 +66,7 @@ def _checked(
         )
     if not np.isfinite(rewards).all():
         raise SrpoError(
-            f"The reward of episode {np.flatnonzero(~np.isfinite(rewards))[0]} is not finite: check the "
-            "reward."
+            f"The reward of episode {np.flatnonzero(~np.isfinite(rewards))[0]} is not finite: check the reward."
         )
     return rewards, np.unique(groups, return_inverse=True)[1]
 

@@ -49,9 +49,7 @@ def normalised(advantage: np.ndarray | Sequence[float]) -> np.ndarray:
     """
     array = np.asarray(advantage, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise SrpoError(
-            f"advantage has the shape {array.shape}: pass finite numbers, one per decision, shape (N,)."
-        )
+        raise SrpoError(f"advantage has the shape {array.shape}: pass finite numbers, one per decision, shape (N,).")
     if not len(array) or array.std() <= 1e-6:
         return np.zeros(len(array))
     return (array - array.mean()) / array.std()
@@ -81,9 +79,7 @@ def advantage_weights(
     return np.exp(np.minimum(array / temperature, np.log(max_weight)))
 
 
-def weighted_regression_loss(
-    log_prob: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def weighted_regression_loss(log_prob: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """-mean over the tokens that count of weight * log_prob: cloning in which good decisions weigh more.
 
     Args:

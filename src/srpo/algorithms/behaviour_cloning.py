@@ -62,17 +62,13 @@ def behaviour_cloning_loss(
             "do not fit: pass (B, L, K), (B, L) and (B, L)."
         )
     if bin_sigma < 0 or not 0 <= label_smoothing < 1:
-        raise SrpoError(
-            f"bin_sigma {bin_sigma} must be 0 or more and label_smoothing {label_smoothing} in [0, 1)."
-        )
+        raise SrpoError(f"bin_sigma {bin_sigma} must be 0 or more and label_smoothing {label_smoothing} in [0, 1).")
     weights = mask.detach().to(torch.promote_types(logits.dtype, torch.float32))
     counts = weights > 0
     bins = logits.shape[-1]
     rows, target = logits[counts].to(torch.promote_types(logits.dtype, torch.float32)), tokens[counts].long()
     if bool(((target < 0) | (target >= bins)).any()):
-        raise SrpoError(
-            f"A token is outside 0..{bins - 1}: the data was tokenised for another number of bins."
-        )
+        raise SrpoError(f"A token is outside 0..{bins - 1}: the data was tokenised for another number of bins.")
     log_p = torch.log_softmax(rows, dim=-1)
     if bin_sigma > 0:
         nll = -(_gaussian_targets(bins, bin_sigma, log_p)[target] * log_p).sum(-1)
@@ -81,9 +77,7 @@ def behaviour_cloning_loss(
     if label_smoothing > 0:
         nll = (1 - label_smoothing) * nll - label_smoothing * log_p.mean(-1)
     if not torch.isfinite(nll).all():
-        raise SrpoError(
-            "The policy's logits hold NaN or infinity: use a smaller learning rate, and check the inputs."
-        )
+        raise SrpoError("The policy's logits hold NaN or infinity: use a smaller learning rate, and check the inputs.")
     weights = weights[counts] / weights.sum()
     with torch.no_grad():
         error = (rows.argmax(-1) - target).abs()

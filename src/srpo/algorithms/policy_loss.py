@@ -94,9 +94,7 @@ def clipped_policy_loss(
     reference_kl = mean_entropy = None
     if kl_weight != 0.0:
         if reference_log_prob is None:
-            raise SrpoError(
-                f"kl_weight is {kl_weight} without a reference: pass reference_log_prob or use 0."
-            )
+            raise SrpoError(f"kl_weight is {kl_weight} without a reference: pass reference_log_prob or use 0.")
         reference = kept_where("log-probabilities of the reference policy", reference_log_prob, counts)
         x = (reference.detach() - new).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         reference_kl = (weights * (x.exp() - 1.0 - x)).sum()
@@ -143,9 +141,7 @@ def _weights(
         raise SrpoError(f"No normalisation named '{normalise}': choose {' or '.join(NORMALISATIONS)}.")
     weights = mask.detach().to(torch.promote_types(log_prob.dtype, torch.float32))
     if not (torch.isfinite(weights).all() and (weights >= 0).all()):
-        raise SrpoError(
-            "The mask holds negative or non-finite weights: pass True and False, or weights >= 0."
-        )
+        raise SrpoError("The mask holds negative or non-finite weights: pass True and False, or weights >= 0.")
     if normalise == "decision":
         per_decision = weights.sum(1, keepdim=True)
         weights = weights / torch.where(per_decision > 0, per_decision, torch.ones_like(per_decision))

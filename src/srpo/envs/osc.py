@@ -134,9 +134,7 @@ class CompiledControl:
                 f" {action.tolist()}: check the policy's output for NaN and the gripper's dimension."
             )
         if self._problem.sim.data._data is not self._data:
-            raise SrpoError(
-                "the problem has a new simulator since the last reset: call CompiledControl.reset()."
-            )
+            raise SrpoError("the problem has a new simulator since the last reset: call CompiledControl.reset().")
 
         self._advance(self._goal(action), self._grip_increments[int(np.sign(action[6]))])
         self._measured = False
@@ -255,14 +253,11 @@ def _require_supported(problem: Any) -> None:
     """Refuse what the compiled control law does not implement."""
     controller = problem.robots[0].controller
     if len(problem.robots) != 1 or controller.name != "OSC_POSE":
-        raise SrpoError(
-            'the compiled controller steps one arm under OSC_POSE: use control="stock" for others.'
-        )
+        raise SrpoError('the compiled controller steps one arm under OSC_POSE: use control="stock" for others.')
     features = {
         "variable impedance": controller.impedance_mode != "fixed",
         "absolute goals": not controller.use_delta,
-        "interpolated goals": controller.interpolator_pos is not None
-        or controller.interpolator_ori is not None,
+        "interpolated goals": controller.interpolator_pos is not None or controller.interpolator_ori is not None,
         "goal limits": controller.position_limits is not None or controller.orientation_limits is not None,
         "the Runge-Kutta integrator": problem.sim.model._model.opt.integrator == _RUNGE_KUTTA,
     }

@@ -145,7 +145,5 @@ def rows_by(labels: Sequence[Hashable] | np.ndarray, count: int) -> list[np.ndar
 
 def _checked_confidence(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
-        raise SrpoError(
-            f"A confidence of {confidence} is impossible: pass a number between 0 and 1, such as 0.95."
-        )
+        raise SrpoError(f"A confidence of {confidence} is impossible: pass a number between 0 and 1, such as 0.95.")
     return confidence

@@ -158,9 +158,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.net(x)
@@ -191,9 +189,7 @@ class Network(nn.Module):
             Residual(config.width),
             nn.LayerNorm(config.width),
         )
-        self.head = MixtureHead(
-            config.width, config.chunk * config.action_dim, config.mixture, config.min_sigma
-        )
+        self.head = MixtureHead(config.width, config.chunk * config.action_dim, config.mixture, config.min_sigma)
 
     def own_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, width) what the head reads."""

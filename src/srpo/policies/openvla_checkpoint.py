@@ -326,5 +326,3 @@ def save(policy: OpenVlaOftPolicy, folder: Path | None) -> None:
              "center_crop": config.front.center_crop, "prompt_length": config.front.prompt_length,
              "sigma": config.sigma}  # fmt: skip
     (folder / OWN_NAME).write_text(json.dumps(notes, indent=2) + "\n")
-
-

@@ -272,16 +272,12 @@ class OpenVlaOftPolicy(nn.Module):
             seen = torch.cat([seen, self.proprio_projector(state).unsqueeze(1)], 1)
         return seen
 
-    def _llm(
-        self, x: torch.Tensor, position: torch.Tensor, mask: torch.Tensor | None, recompute: bool
-    ) -> torch.Tensor:
+    def _llm(self, x: torch.Tensor, position: torch.Tensor, mask: torch.Tensor | None, recompute: bool) -> torch.Tensor:
         llama = self.language_model.model
         rotary = llama.rotary_emb(x, position)
         for layer in llama.layers:
             if recompute:
-                x = checkpoint(
-                    layer, x, attention_mask=mask, position_embeddings=rotary, use_reentrant=False
-                )
+                x = checkpoint(layer, x, attention_mask=mask, position_embeddings=rotary, use_reentrant=False)
             else:
                 x = layer(x, attention_mask=mask, position_embeddings=rotary)
         return llama.norm(x)

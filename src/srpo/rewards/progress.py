@@ -239,9 +239,7 @@ def _checked(name: str, embeddings: Any, task: Any, covering: bool) -> tuple[np.
     if len(tasks) != len(points):
         raise SrpoError(f"{len(points)} {name} but {len(tasks)} tasks: pass one task per episode.")
     if any(not isinstance(t, Hashable) for t in tasks):
-        raise SrpoError(
-            f"The tasks of the {name} are not one label per episode: pass strings or integers, shape (N,)."
-        )
+        raise SrpoError(f"The tasks of the {name} are not one label per episode: pass strings or integers, shape (N,).")
     return points, tasks
 
 
@@ -270,7 +268,5 @@ def _checked_embeddings(name: str, embeddings: Any, covering: bool) -> np.ndarra
 def _checked_success(success: Any, n: int) -> np.ndarray:
     array = np.asarray(success)
     if array.shape != (n,):
-        raise SrpoError(
-            f"success has the shape {array.shape} for {n} embeddings: pass one True or False per episode."
-        )
+        raise SrpoError(f"success has the shape {array.shape} for {n} embeddings: pass one True or False per episode.")
     return array.astype(bool)

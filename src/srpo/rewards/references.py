@@ -24,9 +24,7 @@ class ReferenceReplay:
 
     def __init__(self, capacity_per_task: int = 64) -> None:
         if capacity_per_task < 1:
-            raise SrpoError(
-                f"The replay's capacity is {capacity_per_task}: keep 1 or more per task, or use no replay."
-            )
+            raise SrpoError(f"The replay's capacity is {capacity_per_task}: keep 1 or more per task, or use no replay.")
         self.capacity_per_task = int(capacity_per_task)
         self._kept: dict[Hashable, deque[np.ndarray]] = {}
 

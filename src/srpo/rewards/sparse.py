@@ -23,7 +23,5 @@ def sparse_rewards(success: np.ndarray | Sequence[bool]) -> np.ndarray:
     """
     array = np.asarray(success)
     if array.ndim != 1:
-        raise SrpoError(
-            f"success has the shape {array.shape}: pass one True or False per episode, shape (N,)."
-        )
+        raise SrpoError(f"success has the shape {array.shape}: pass one True or False per episode, shape (N,).")
     return array.astype(bool).astype(np.float64)

@@ -151,6 +151,5 @@ def create(name: str) -> WorldModel:
         return load(name)()
     known = ", ".join(["image", "image-random", "pixels", "length", "compact-random", *PUBLISHED])
     raise SrpoError(
-        f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or "
-        "module:Class."
+        f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or module:Class."
     )

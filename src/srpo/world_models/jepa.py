@@ -66,9 +66,7 @@ class Jepa(nn.Module):
         self.encoder, self.predictor = VideoEncoder(config), Predictor(config)
         self.target = copy.deepcopy(self.encoder).requires_grad_(False)
 
-    def loss(
-        self, maps: torch.Tensor, keep: torch.Tensor, wanted: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, maps: torch.Tensor, keep: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean absolute difference at the masked tokens, and `decorrelation` of the visible ones.
 
         Args:
