@@ -1,4 +1,4 @@
-"""Code in the documentation runs."""
+"""Code in the documentation runs, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -28,3 +29,19 @@ def test_the_example_of_another_training_loop() -> None:
     assert later[0] > later[1] > later[2] > 0
     unknown = scope["rewards_of"](videos[2:], np.zeros(3, bool), ["b"] * 3)
     np.testing.assert_array_equal(unknown, 0)
+
+
+def anchors(file: Path) -> set[str]:
+    """The names that GitHub gives to a file's headings."""
+    titles = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("file", [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda file: file.name)
+def test_links_lead_somewhere(file: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", file.read_text())
+    for link in (link for link in links if "://" not in link):
+        name, _, anchor = link.partition("#")
+        target = file.parent / name if name else file
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
