@@ -145,8 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"srpo: {error}; {remedy}", file=sys.stderr)
         return _EXIT_MISTAKE
     except KeyboardInterrupt:
-        again = "continue with --resume" if hasattr(options, "resume") else "run the same command again"
-        print(f"\nsrpo: interrupted; finished work is kept, {again}.", file=sys.stderr)
+        resumable = hasattr(options, "resume")  # what the others had finished is not always kept
+        remedy = "finished work is kept, continue with --resume" if resumable else "run the same command again"
+        print(f"\nsrpo: interrupted; {remedy}.", file=sys.stderr)
         return _EXIT_INTERRUPT
 
 
