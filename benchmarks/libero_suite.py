@@ -36,6 +36,7 @@ from scipy import stats
 
 from srpo import presets
 from srpo.evaluation.intervals import wilson
+from srpo.tracking import read_csv
 
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning, where not the preset's. (A clone that was stopped early gains from the demonstrations when
@@ -274,6 +275,30 @@ def per_task(results: Path) -> str:
     return "\n".join(lines)
 
 
+def single_attempts(results: Path, length: int = 15) -> str:
+    """Markdown: how many of the single attempts (as many of every task) succeed, by ``length`` steps."""
+    counts: dict[tuple[str, str, str], list[list[int]]] = {}
+    for folder in folders(results):
+        file = folder / "groups.csv"
+        for row in read_csv(file) if file.is_file() else []:
+            if row["episodes"] == 1:
+                key = (folder.parent.name, *folder.name.rpartition("_")[::2])
+                periods = counts.setdefault(key, [])
+                period = int(row["step"] - 1) // length
+                periods.extend([0, 0] for _ in range(period + 1 - len(periods)))
+                periods[period][0] += int(row["successes"])
+                periods[period][1] += 1
+    if not counts:
+        return ""
+    most = max(map(len, counts.values()))
+    heads = [f"steps {length * k + 1} to {length * (k + 1)}" for k in range(most)]
+    lines = [f"| start | method | seed | {' | '.join(heads)} |", "|---|---|---|" + "---|" * most]
+    for key, periods in counts.items():
+        cells = [f"{won}/{of}" for won, of in periods] + ["-"] * (most - len(periods))
+        lines.append("| " + " | ".join([*key, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def over_seeds(place: Path, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Episodes, mean of ``success_recent`` over the seeds and half of Student's 95 % interval, as far as all seeds go;
     empty with a single seed."""
@@ -343,7 +368,7 @@ def main() -> None:
                     print(f"{options.suite} {start} {method} {seed}: done", flush=True)
     if not folders(results):
         sys.exit(f"{results} holds no results yet.")
-    tables = [t for t in (table(results), compared(results), per_task(results)) if t]
+    tables = [t for t in (table(results), compared(results), per_task(results), single_attempts(results)) if t]
     (results / "table.md").write_text("\n\n".join(tables) + "\n")
     figure(results, results / "learning_curves.png")
     print((results / "table.md").read_text())

@@ -64,3 +64,15 @@ def test_an_evaluation_that_seeds_have_in_common_counts_once(tmp_path: Path, mon
 def test_no_results_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="holds no results yet"):
         figures(monkeypatch, tmp_path)
+
+
+def test_single_attempts_without_groups_by_fifteen_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, last in ((0, 15), (1, 31)):
+        folder = tmp_path / f"libero_spatial/easy/srpo_{seed}"
+        write_run(folder, [0.5], won=17)
+        rows = ["1,0,libero_spatial/0,8,3", "1,1,libero_spatial/0,1,1", f"{last},2,libero_spatial/0,1,0"]
+        (folder / "groups.csv").write_text("\n".join(["step,group,task,episodes,successes", *rows]) + "\n")
+    figures(monkeypatch, tmp_path)
+    table = (tmp_path / "libero_spatial/table.md").read_text()
+    assert "| start | method | seed | steps 1 to 15 | steps 16 to 30 | steps 31 to 45 |" in table
+    assert "| easy | srpo | 0 | 1/2 | - | - |\n| easy | srpo | 1 | 1/1 | 0/0 | 0/1 |" in table
