@@ -54,6 +54,7 @@ METHODS: dict[str, list[str]] = {
     "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
     "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
     "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
+    "sparse-no-distil": [*_SPARSE, *_NO_DISTIL],
     # Nothing but new policies, to the end.
     "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0", "--distil.last", "0"],
     "paper": _PAPER,
@@ -143,13 +144,13 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
     states = ["--suite", options.suite, "--states", str(options.states)]
     sampled = [*states, "--decoding", "sample", "--temperature", str(chosen.train.temperature)]
     at_practice = [*states, "--decoding", chosen.train.decoding, "--practised", str(folder)]
-    results = {
-        "before": folder / "eval_before.json",
-        "after": folder / "eval_after.json",
-        "before_sampled": evaluated(cloned / "policy", shared.with_suffix("") / "sampled", sampled, log, times),
-        "after_sampled": evaluated(folder / "policy", folder / "sampled", sampled, log, times),
-        "practised": evaluated(folder / "policy", folder / "practised", at_practice, log, times),
-    }
+    results = {"before": folder / "eval_before.json", "after": folder / "eval_after.json"}
+    if not options.brief:
+        results |= {
+            "before_sampled": evaluated(cloned / "policy", shared.with_suffix("") / "sampled", sampled, log, times),
+            "after_sampled": evaluated(folder / "policy", folder / "sampled", sampled, log, times),
+            "practised": evaluated(folder / "policy", folder / "practised", at_practice, log, times),
+        }
     for name, file in results.items():
         result = json.loads(file.read_text())
         result.pop("episodes", None)
@@ -352,6 +353,7 @@ def main() -> None:
     parser.add_argument("--clone-seed", type=int, default=0, help="of the clone that all runs start from")
     parser.add_argument("--episodes", type=int, default=None, help="training episodes of a run; default: the preset's")
     parser.add_argument("--states", type=int, default=50, help="held-out initial states a task")
+    parser.add_argument("--brief", action="store_true", help="evaluate by the median and on held-out states only")
     parser.add_argument("--work", type=Path, default=Path("runs/suite"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--figures", action="store_true", help="only the table and the figure, of what is there")
