@@ -1,0 +1,221 @@
+"""SRPO against GRPO from a policy that mostly fails: every task of a suite by itself, until it is solved.
+
+    python benchmarks/hard_start.py --suite libero_spatial --policy runs/suite/libero_spatial/hard/sft_0/policy \\
+        --demos runs/suite/libero_spatial/demos --methods srpo grpo --seeds 0 --steps 4 8 12
+
+The policy is one that ``libero_suite.py --starts hard`` has cloned. Every task is practised from it with the same seed
+by every method, with the settings of ``specialists.py``: no demonstration is cloned again. A run goes on to the next of
+``--steps`` unless `SOLVED` of its last 32 single attempts (16 a RL step, at initial states not seen before) succeeded.
+Everything is resumable: run it again to continue, or with more ``--steps`` to go on.
+
+"Episodes to 90 %" of a task is the first step at which 29 of its last 32 single attempts succeeded, times 80. Methods
+are compared by the ratio of their sums over tasks, a run that is not there counting as long as it lasted, with a
+bootstrap interval over the tasks. Writes RESULTS/SUITE/hard_METHOD_SEED, ``hard_start.md`` and ``hard_start.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from libero_suite import KEPT, METHODS, PRESET, episodes_of, stage
+from specialists import SETTINGS, kept, line
+from srpo import presets
+from srpo.tracking import read_csv
+
+WINDOW, SOLVED = 32, 30
+LEVELS = (0.5, 0.7, 0.8, 0.9)
+TASKS = range(10)
+
+
+def single_attempts(run: Path) -> list[list[int]]:
+    """The outcomes (0 or 1) of a run's single attempts, step by step."""
+    steps: dict[int, list[int]] = {}
+    for row in read_csv(run / "groups.csv"):
+        if row["episodes"] == 1:
+            steps.setdefault(int(row["step"]), []).append(int(row["successes"]))
+    return [steps[s] for s in sorted(steps)]
+
+
+def recent(outcomes: list[list[int]]) -> np.ndarray:
+    """(steps,) share of successes among the last `WINDOW` single attempts after every step; before there are as many,
+    the missing ones count as failures."""
+    seen = [sum(outcomes[: s + 1], [])[-WINDOW:] for s in range(len(outcomes))]
+    return np.array([sum(s) / WINDOW for s in seen])
+
+
+def steps_to(outcomes: list[list[int]], level: float) -> int | None:
+    """RL steps until `recent` is at ``level``; None if it never is."""
+    there = np.flatnonzero(recent(outcomes) >= level)
+    return int(there[0]) + 1 if len(there) else None
+
+
+def solved(run: Path) -> bool:
+    """Whether practice may end."""
+    return bool((recent(single_attempts(run))[-1:] >= SOLVED / WINDOW).any())
+
+
+def practise(options: argparse.Namespace, more: list[str], method: str, seed: int, task: int, steps: int) -> None:
+    """One task's run, to ``steps`` RL steps unless it is solved or has as many."""
+    work = options.work.resolve() / options.suite / f"hard_{method}_{seed}"
+    run, after = work / f"task_{task}", work / f"task_{task}/eval_after.json"
+    done = episodes_of(run) // presets.preset(PRESET[options.suite]).train.episodes_per_step
+    if after.is_file() and (done >= steps or solved(run)):
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    shared = options.work / options.suite / f"before_{options.states}_{task}.json"  # the same policy for all
+    if shared.is_file() and not (run / "eval_before.json").is_file():
+        (run / "eval_before.json").write_bytes(shared.read_bytes())
+    stage(
+        ["train", PRESET[options.suite], "--seed", str(seed), "--policy", str(options.policy), "--run", str(run),
+         "--resume", "--tasks", str(task), "--steps", str(max(steps, done)), "--evaluation-states", str(options.states),
+         *(str(options.demos) if o == "DEMOS" else o for o in METHODS[method]), *SETTINGS, *more],
+        work / "log.txt", work / "times.json",
+    )  # fmt: skip
+    shared.write_bytes((run / "eval_before.json").read_bytes())
+    overall = json.loads(after.read_text())["overall"]
+    print(f"{method} {seed} task {task}, {steps} steps: {overall['successes']} of {overall['episodes']}", flush=True)
+
+
+def keep(options: argparse.Namespace, method: str, seed: int) -> None:
+    """The small files of a method's runs, into the results."""
+    work = options.work.resolve() / options.suite / f"hard_{method}_{seed}"
+    target = options.results / options.suite / work.name
+    paths = {
+        f"{options.work.resolve()}/": "runs/hard_start/",
+        str(options.demos.resolve().parent): f"runs/suite/{options.suite}",
+    }
+    for task in TASKS:
+        if (work / f"task_{task}/eval_after.json").is_file():
+            names = (*KEPT, "eval_before.json", "eval_after.json")
+            kept(work / f"task_{task}", target / f"task_{task}", names, paths)
+    (target / "times.json").write_text((work / "times.json").read_text())
+
+
+def folders(results: Path) -> list[Path]:
+    """hard_METHOD_SEED, as far as there are any."""
+    return sorted(f for f in results.glob("hard_*_[0-9]*") if f.is_dir())
+
+
+def task_rows(results: Path) -> str:
+    """Markdown: of every method and seed, by task: held out before, RL steps, episodes to 50 and 90 %, after."""
+    lines = []
+    for folder in folders(results):
+        runs = {k: folder / f"task_{k}" for k in TASKS if (folder / f"task_{k}").is_dir()}
+        label = folder.name.removeprefix("hard_").replace("_", ", seed ")
+        lines += [f"| {label} | {' | '.join(map(str, runs))} | all |", "|---" * (len(runs) + 2) + "|"]
+
+        def counts(phase: str, runs: dict[int, Path] = runs) -> list[tuple[int, int]]:
+            rates = [json.loads((r / f"eval_{phase}.json").read_text())["overall"] for r in runs.values()]
+            return [(rate["successes"], rate["episodes"]) for rate in rates]
+
+        outcomes = [single_attempts(r) for r in runs.values()]
+        lengths = [len(o) for o in outcomes]
+        first = [str(sum(map(sum, o[:4]))) for o in outcomes]
+        lines.append(line("before, held out", counts("before")))
+        lines.append(f"| single attempts of the first 4 steps, of 64 | {' | '.join(first)} | {sum(map(int, first))} |")
+        for level in LEVELS:
+            there = [steps_to(o, level) for o in outcomes]
+            cells = [str(80 * s) if s else "-" for s in there]
+            lines.append(f"| episodes to {level:.0%} | {' | '.join(cells)} | {sum(map(bool, there))} tasks |")
+        lines.append(f"| RL steps | {' | '.join(map(str, lengths))} | {sum(lengths)} |")
+        lines += [line("after, held out", counts("after")), ""]
+    return "\n".join(lines)
+
+
+def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
+    """Markdown: the methods' episodes to a level as a share of the baseline's, see the module's docstring."""
+    lines = ["| method, seeds | " + " | ".join(f"to {level:.0%}" for level in LEVELS) + " |", "|---" * 5 + "|"]
+    named = {f.name.removeprefix("hard_").rpartition("_")[0] for f in folders(results)} - {baseline}
+    for method in sorted(named):
+        pairs, seeds = [], []
+        for folder in folders(results):
+            name, _, seed = folder.name.removeprefix("hard_").rpartition("_")
+            other = folder.with_name(f"hard_{baseline}_{seed}")
+            if name == method and other.is_dir():
+                seeds.append(seed)
+                both = [k for k in TASKS if (folder / f"task_{k}").is_dir() and (other / f"task_{k}").is_dir()]
+                pairs += [tuple(single_attempts(f / f"task_{k}") for f in (folder, other)) for k in both]
+        if not pairs:
+            continue
+        cells = []
+        for level in LEVELS:
+            # A pair of which one run ended early because it was there: the other is as long as it lasted.
+            steps = np.array([[steps_to(o, level) or len(o) for o in pair] for pair in pairs], float)
+            chosen = np.random.default_rng(0).integers(len(steps), size=(draws, len(steps)))
+            sums = steps[chosen].sum(1)
+            low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+            missing = [sum(steps_to(pair[i], level) is None for pair in pairs) for i in (0, 1)]
+            ratio = steps[:, 0].sum() / steps[:, 1].sum()
+            cells.append(f"{ratio:.2f} [{low:.2f}, {high:.2f}] (not there: {missing[0]} and {missing[1]})")
+        lines.append(f"| {method}, {' '.join(seeds)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def figure(results: Path, path: Path) -> None:
+    """Mean over tasks of `recent` against episodes a task; a task whose practice has ended keeps its last value."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colours = {"srpo": "#0a7d5f", "grpo": "#b35a00", "sparse": "#5566cc"}
+    drawing = Figure(figsize=(5.6, 3.8), dpi=130, facecolor="white", layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots()
+    for folder in folders(results):
+        name, _, seed = folder.name.removeprefix("hard_").rpartition("_")
+        curves = [recent(single_attempts(r)) for r in sorted(folder.glob("task_*"))]
+        longest = max(map(len, curves))
+        filled = np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves])
+        style = {"color": colours.get(name, "#999999"), "label": f"{name}, seed {seed}"}
+        axes.plot(80 * np.arange(1, longest + 1), filled.mean(0), lw=2, **style)
+    axes.set(xlabel="training episodes a task", ylabel="sampled success, mean over tasks", ylim=(0, 1.01))
+    axes.legend(frameon=False, loc="lower right")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    drawing.savefig(path)
+
+
+def main() -> None:
+    """See the module's docstring."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=tuple(PRESET), default="libero_spatial")
+    parser.add_argument("--policy", type=Path, help="where every task's practice starts")
+    parser.add_argument("--demos", type=Path, help="folder of srpo collect")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["srpo", "grpo"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--tasks", type=int, nargs="+", default=list(TASKS), help="in this order")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 12], help="RL steps of 80 episodes")
+    parser.add_argument("--states", type=int, default=20, help="held-out initial states a task")
+    parser.add_argument("--work", type=Path, default=Path("runs/hard_start"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--figures", action="store_true", help="only the table and the figure, of what is there")
+    options, more = parser.parse_known_args()
+    results = options.results / options.suite
+    if not options.figures:
+        if not options.policy or not options.demos:
+            sys.exit("Pass --policy and --demos (benchmarks/libero_suite.py --starts hard makes both), or --figures.")
+        for seed in options.seeds:
+            for steps in options.steps:
+                for task in options.tasks:
+                    for method in options.methods:
+                        try:
+                            practise(options, more, method, seed, task, steps)
+                        except KeyboardInterrupt:
+                            sys.exit("Stopped; what is done is kept. Run the same command again to continue.")
+                        keep(options, method, seed)
+    if not folders(results):
+        sys.exit(f"{results} holds no results of a hard start yet.")
+    text = "\n\n".join(t for t in (compared(results), task_rows(results)) if t)
+    (results / "hard_start.md").write_text(text + "\n")
+    figure(results, results / "hard_start.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
