@@ -1,0 +1,66 @@
+"""The table and figure of ``benchmarks/hard_start.py``, of results that are already there."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/hard_start.py"
+
+
+def write_run(folder: Path, successes: list[int], before: int, after: int) -> None:
+    """What the script keeps of a task's run: 16 single attempts a step, of which so many succeed."""
+    folder.mkdir(parents=True)
+    lines = ["step,group,task,initial_state,again,episodes,successes"]
+    for step, won in enumerate(successes, start=1):
+        lines.append(f"{step},0,libero_spatial/3,sampled-0,0,8,8")  # a group, which does not count
+        lines += [f"{step},{k + 1},libero_spatial/3,sampled-{k + 1},0,1,{int(k < won)}" for k in range(16)]
+    (folder / "groups.csv").write_text("\n".join(lines) + "\n")
+    for phase, won in (("before", before), ("after", after)):
+        rate = {"overall": {"successes": won, "episodes": 20}}
+        (folder / f"eval_{phase}.json").write_text(json.dumps(rate))
+
+
+def figures(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
+    """Run the script's ``--figures``."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setattr("sys.argv", [str(SCRIPT), "--figures", "--results", str(results)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_episodes_to_a_level_and_their_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    # Of the last 32: 8, 24, 31. Half is there after 2 steps, 70 % too, 80 and 90 % after 3.
+    write_run(suite / "hard_srpo_0/task_3", [8, 16, 15], before=0, after=19)
+    # 0, 4, 16, 28, 31: half after 3 steps, 70 and 80 % after 4 (28 of 32 are 88 %), 90 % after 5.
+    write_run(suite / "hard_grpo_0/task_3", [0, 4, 12, 16, 15], before=0, after=18)
+    figures(monkeypatch, tmp_path)
+    text = (suite / "hard_start.md").read_text()
+    both_there = "(not there: 0 and 0)"
+    assert (
+        f"| srpo, 0 | 0.67 [0.67, 0.67] {both_there} | 0.50 [0.50, 0.50] {both_there} | 0.75 [0.75, 0.75] {both_there} "
+        f"| 0.60 [0.60, 0.60] {both_there} |"
+    ) in text
+    srpo, grpo = text.split("| srpo, seed 0 |")[1], text.split("| grpo, seed 0 |")[1].split("| srpo, seed 0 |")[0]
+    assert "| episodes to 90% | 240 | 1 tasks |" in srpo and "| episodes to 90% | 400 | 1 tasks |" in grpo
+    assert "of 64 | 39 | 39 |" in srpo and "of 64 | 32 | 32 |" in grpo
+    assert "| after, held out | 19 | 19 of 20 [76%, 99%] |" in srpo  # Wilson
+    assert (suite / "hard_start.png").stat().st_size > 10_000
+
+
+def test_a_run_that_is_not_there_counts_as_long_as_it_lasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    write_run(suite / "hard_srpo_1/task_3", [16, 16], before=3, after=20)
+    write_run(suite / "hard_grpo_1/task_3", [0, 0, 0, 0], before=3, after=0)
+    figures(monkeypatch, tmp_path)
+    text = (suite / "hard_start.md").read_text()
+    # Half after 1 step, all above after 2; the other lasted 4 steps without.
+    assert "| srpo, 1 | 0.25 [0.25, 0.25] (not there: 0 and 1) | 0.50 [0.50, 0.50] (not there: 0 and 1) |" in text
+
+
+def test_nothing_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="holds no results of a hard start yet"):
+        figures(monkeypatch, tmp_path)
