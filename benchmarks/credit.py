@@ -14,6 +14,15 @@ suite the groups are of all its tasks, and a signal is what they have in common.
 the tokens of some action dimensions only, and of all weighed by range (`--token-weights range`); power is E |g|^2, of
 that of all tokens and decisions alike. Prints a markdown table.
 
+``--demos`` gives the first references, without which a policy that never succeeds has no grades. ``--true-progress``
+adds the reward that grades stand for, the best true progress that the simulator knows
+(`srpo.evaluation.true_progress`), and a column: the cosine of a group's gradient and the expected gradient of that
+reward with credit by decision (lambda of the preset), up to a factor that all rows have in common. So for one task
+that a policy hardly ever solves:
+
+    python benchmarks/credit.py --preset libero-spatial --policy runs/suite/libero_spatial/hard/sft_0/policy --tasks 3 \
+        --groups 40 --temperature 0.3 --demos runs/suite/libero_spatial/demos --true-progress
+
 ``--agreement`` asks another question of a whole suite: do two groups of the *same* task pull into one direction?
 Printed is the mean cosine of their gradients (0/1 reward, tokens weighed by range; groups that all succeed or all fail
 left out) with a jackknife's standard error over groups, for credits and for parts of the network with their share of
@@ -31,17 +40,19 @@ import torch
 
 from srpo.algorithms import StateRecord, group_advantages, group_relative_gae
 from srpo.config import override
+from srpo.data.demonstrations import DemonstrationSet
+from srpo.data.episodes import CAMERA, every_nth
 from srpo.envs import libero_suites
 from srpo.learner import flatten
-from srpo.policies.base import range_weights, token_log_probs
+from srpo.policies.base import range_weights, token_log_probs, token_temperatures
 from srpo.policies.compact import CompactPolicy
 from srpo.presets import PRESETS, preset
-from srpo.rewards import progress_rewards
+from srpo.rewards import ReferenceReplay, progress_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import GroupSampler
 from srpo.train_config import TrainConfig
 from srpo.types import Episode
-from srpo.world_models import create, moments
+from srpo.world_models import WorldModel, create, moments
 
 SEED = 77
 
@@ -52,7 +63,10 @@ def roll_out(policy: CompactPolicy, config: TrainConfig, groups: int, workers: i
         replace(t, max_steps=config.train_max_steps or t.max_steps)
         for t in libero_suites.tasks(config.suite, config.tasks or None)
     ]
-    sampler = GroupSampler(tasks, groups, config.group_size, config.protocol, SEED, config.temperature)
+    sampler = GroupSampler(
+        tasks, groups, config.group_size, config.protocol, SEED, config.temperature,
+        gripper_temperature=config.gripper_temperature,
+    )  # fmt: skip
     with Collector(policy, config.rollout, workers) as collector:
         return collector.collect(policy, sampler.requests(0))
 
@@ -71,7 +85,13 @@ def group_gradients(
         policy.zero_grad()
         if any(a.any() for a in kept):
             batch = flatten([episodes[i] for i in mine], kept, policy.action_dim, weights)
-            temperature = episodes[0].request.temperature
+            temperature: float | torch.Tensor = episodes[0].request.temperature
+            gripper = episodes[0].request.gripper_temperature
+            if gripper is not None:
+                n_tokens = policy.chunk * policy.action_dim
+                temperature = torch.from_numpy(
+                    token_temperatures(episodes[0].request.temperature, gripper, n_tokens, policy.action_dim)
+                )
             log_prob, _ = token_log_probs(policy.logits(batch.inputs), batch.tokens, temperature)
             (-(log_prob * batch.advantage[:, None] * batch.mask).sum()).backward()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in policy.parameters()]
@@ -79,9 +99,22 @@ def group_gradients(
     return torch.stack(rows)
 
 
-def share_of_signal(gradients: torch.Tensor) -> tuple[float, float]:
-    """|E g|^2 / E |g|^2 and its jackknife standard error."""
-    products = (gradients @ gradients.T).double().numpy()
+def references_of(demos: Path, world_model: WorldModel, chunk: int) -> tuple[np.ndarray, list[str]]:
+    """A folder's demonstrations as first references of coverage: (R, MOMENTS, E) and their tasks."""
+    found = ReferenceReplay(2**16)
+    for shown in DemonstrationSet(demos):
+        images = shown.images[CAMERA]
+        looked = every_nth(len(images), chunk)
+        seen = np.stack([world_model.frame_features(images[t], {"state": shown.states[t]}) for t in looked])
+        found.add(moments(world_model, [seen]), [True], [shown.task.id])
+    return found.references()
+
+
+def share_of_signal(gradients: torch.Tensor, other: torch.Tensor | None = None) -> tuple[float, float]:
+    """|E g|^2 / E |g|^2 and its jackknife standard error; of ``other`` gradients of the same groups,
+    E g . E h / sqrt(E |g|^2 E |h|^2)."""
+    other = gradients if other is None else other
+    products = (gradients @ other.T).double().numpy()
     n = len(products)
 
     def unbiased(keep: np.ndarray) -> float:
@@ -91,7 +124,7 @@ def share_of_signal(gradients: torch.Tensor) -> tuple[float, float]:
     every = np.arange(n)
     without = np.array([unbiased(np.delete(every, i)) for i in every])
     error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
-    scale = np.trace(products) / n
+    scale = float((gradients.square().sum(1).mean() * other.square().sum(1).mean()).sqrt())
     return unbiased(every) / scale, error / scale
 
 
@@ -179,8 +212,12 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--agreement", action="store_true")
+    parser.add_argument("--demos", type=Path, help="first references")
+    parser.add_argument("--true-progress", action="store_true")
     options, settings = parser.parse_known_args()
     changes = dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
+    if options.true_progress:
+        changes["rollout.true-progress"] = "True"
     config = override(preset(options.preset).train, changes)
     policy = CompactPolicy.from_pretrained(options.policy)
     episodes = roll_out(policy, config, options.groups, options.workers)
@@ -194,13 +231,28 @@ def main() -> None:
     world_model = create(config.rollout.world_model or "image")
     features = [e.frame_features for e in episodes if e.frame_features is not None]
     seen = moments(world_model, features) if config.clustering == "coverage" else world_model.embed(features)
+    names = np.array([e.request.task.id for e in episodes])
+    references = references_of(options.demos, world_model, policy.chunk) if options.demos else None
     graded = progress_rewards(
-        seen, success, task, formula=config.formula, alpha=config.alpha, clustering=config.clustering
-    ).reward
+        seen, success, names, formula=config.formula, alpha=config.alpha, clustering=config.clustering,
+        references=references,
+    ).reward  # fmt: skip
     with torch.no_grad():
         states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]
     print(f"{success.sum()} of {len(success)} sampled episodes succeed\n")
-    print("| reward | credit | share of signal in one group's gradient | power |\n|---|---|---|---|")
+    learnt = torch.from_numpy(np.concatenate([
+        np.full(p.numel(), not name.startswith(tuple(f"{part}." for part in config.learner.frozen)))
+        for name, p in policy.named_parameters()
+    ]))  # fmt: skip
+    rewards = {"srpo": graded, "sparse": success.astype(float)}
+    truth = None
+    if options.true_progress:
+        rewards = {"true progress": np.array([e.info["true_progress"].max() for e in episodes])} | rewards
+        ideal = decision_advantages(states, rewards["true progress"], group, task, config.gae_lambda, config)
+        truth = group_gradients(policy, episodes, ideal, None, range_weights(policy))[:, learnt]
+    column = " along true progress |" if options.true_progress else ""
+    print(f"| reward | credit | share of signal in one group's gradient | power |{column}")
+    print("|---|---|---|---|" + "---|" * bool(column))
     dimensions = np.arange(policy.action_dim)
     some = {
         "translations only": dimensions < 3,
@@ -208,24 +260,32 @@ def main() -> None:
         "gripper only": dimensions == 6,
         "weighed by range": range_weights(policy),
     }
-    for name, reward in (("srpo", graded), ("sparse", success.astype(float))):
+    whole_suite = range_weights(policy) if config.token_weights == "range" else None
+    for name, reward in rewards.items():
         per_episode = group_advantages(reward, group, normalise_std=config.normalise_std)
         whole = [np.full(len(e.tokens), a) for e, a in zip(episodes, per_episode, strict=True)]
-        rows = [("episode", whole, None, None)]
+        rows = [("episode", whole, None, whole_suite)]
         for r in (range(3), range(3, 16)):
-            rows.append((f"episode, decisions {r.start} to {r.stop - 1} only", whole, r, None))
-        for gae_lambda in (1.0, 0.9, 0.7, 0.5):
+            rows.append((f"episode, decisions {r.start} to {r.stop - 1} only", whole, r, whole_suite))
+        for gae_lambda in (1.0, 0.9, 0.7, 0.5, 0.3, 0.0):
             estimates = decision_advantages(states, reward, group, task, gae_lambda, config)
-            rows.append((f"decision, lambda {gae_lambda}", estimates, None, None))
-            if gae_lambda == config.gae_lambda:
+            rows.append((f"decision, lambda {gae_lambda}", estimates, None, whole_suite))
+            if gae_lambda == config.gae_lambda and whole_suite is None:
                 rows += [(f"the same, {k}", estimates, None, w.astype(float)) for k, w in some.items()]
         alike = 1.0
         for label, advantages, decisions, weights in rows:
-            gradients = group_gradients(policy, episodes, advantages, decisions, weights)
-            value, error = share_of_signal(gradients)
+            gradients = group_gradients(policy, episodes, advantages, decisions, weights)[:, learnt]
             power = float(gradients.square().sum(1).mean())
-            alike = power if weights is None and decisions is None else alike
-            print(f"| {name} | {label} | {value:.2%} ± {error:.2%} | {power / alike:.2f} |", flush=True)
+            if not power:
+                print(f"| {name} | {label} | no group says anything | 0 |" + " - |" * bool(column), flush=True)
+                continue
+            value, error = share_of_signal(gradients)
+            alike = power if label == "episode" or label.startswith("decision") else alike
+            line = f"| {name} | {label} | {value:.2%} ± {error:.2%} | {power / alike:.2f} |"
+            if truth is not None:
+                value, error = share_of_signal(gradients, truth)
+                line += f" {value:.2%} ± {error:.2%} |"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

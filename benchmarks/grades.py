@@ -18,13 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from credit import roll_out
+from credit import references_of, roll_out
 from srpo.config import override
-from srpo.data.demonstrations import DemonstrationSet
-from srpo.data.episodes import CAMERA, every_nth
 from srpo.policies.compact import CompactPolicy
 from srpo.presets import PRESETS, preset
-from srpo.rewards import ReferenceReplay, progress_rewards
+from srpo.rewards import progress_rewards
 from srpo.world_models import create, moments
 
 
@@ -40,11 +38,6 @@ def main() -> None:
     config = override(preset(options.preset).train, {"rollout.true-progress": "True"})
     policy = CompactPolicy.from_pretrained(options.policy)
     world_model = create(config.rollout.world_model or "image")
-    references = ReferenceReplay(config.replay)
-    for shown in DemonstrationSet(options.demos):
-        images = shown.images[CAMERA]
-        seen = np.stack([world_model.frame_features(images[t], {}) for t in every_nth(len(images), policy.chunk)])
-        references.add(moments(world_model, [seen]), [True], [shown.task.id])
     episodes = roll_out(policy, config, options.groups, options.workers)
     success = np.array([e.success for e in episodes])
     group = np.array([e.request.group for e in episodes])
@@ -54,7 +47,7 @@ def main() -> None:
         np.array([e.request.task.id for e in episodes]),
         alpha=config.alpha,
         clustering="coverage",
-        references=references.references(),
+        references=references_of(options.demos, world_model, policy.chunk),
     ).reward
     progress = [e.info["true_progress"] for e in episodes]
     print(f"{success.sum()} of {len(success)} episodes succeed\n")

@@ -19,6 +19,7 @@ import argparse
 import json
 import signal
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def single_attempts(run: Path) -> list[list[int]]:
 def recent(outcomes: list[list[int]]) -> np.ndarray:
     """(steps,) share of successes among the last `WINDOW` single attempts after every step; before there are as many,
     the missing ones count as failures."""
-    seen = [sum(outcomes[: s + 1], [])[-WINDOW:] for s in range(len(outcomes))]
+    seen = [list(chain(*outcomes[: s + 1]))[-WINDOW:] for s in range(len(outcomes))]
     return np.array([sum(s) / WINDOW for s in seen])
 
 

@@ -62,6 +62,8 @@ METHODS: dict[str, list[str]] = {
     "paper-nearest": [*_PAPER, "--clustering", "nearest"],
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
+    "srpo-proprio": [*_DEMOS, "--rollout.world-model", "proprio"],
+    "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
     "srpo-new-states": [*_DEMOS, "--revisit", "0", "--probes", "0", "--groups", "10"],

@@ -51,6 +51,21 @@ def test_own_successes_push_demonstrations_out(tmp_path: Path, tiny_policy: Make
     assert len(kept) == 6 and not (kept[:, 0] == 4.0).any()
 
 
+def test_a_world_model_may_read_the_state_of_a_demonstration(tmp_path: Path, tiny_policy: Make) -> None:
+    class Hand(LastFrame):
+        def frame_features(self, image: np.ndarray, inputs: Any) -> np.ndarray:
+            return inputs["state"][:2]
+
+    loop = trainer(tiny_policy(0), tmp_path)
+    loop.world_model = Hand()
+    shown = [demonstration(t) for t in TASKS]
+    for k, one in enumerate(shown):
+        one.states[:] = k + np.arange(5)[:, None]
+    loop.show(shown)
+    assert loop.replay is not None
+    np.testing.assert_array_equal(loop.replay.references()[0][:, 0], [4 + k for k in range(len(TASKS))])
+
+
 @pytest.mark.parametrize(
     ("shown", "message"),
     [

@@ -122,7 +122,7 @@ class Trainer:
                 raise SrpoError(f"The demonstrations lack the camera '{CAMERA}' that the world model looks through.")
             images = one.images[CAMERA]
             seen = every_nth(len(images), self.policy.chunk)
-            features = np.stack([self.world_model.frame_features(images[t], {}) for t in seen])
+            features = np.stack([self.world_model.frame_features(images[t], {"state": one.states[t]}) for t in seen])
             self.replay.add(self._embed([features]), [True], [one.task.id])
         if not found:
             raise SrpoError(f"No demonstration is of {', '.join(sorted(wanted))}: give the folder that srpo sft read.")

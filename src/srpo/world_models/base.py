@@ -25,7 +25,7 @@ class WorldModel(Protocol):
         Args:
             image: (H, W, 3) uint8, the third-person camera.
             inputs: what the policy computed from the same moment; an encoder that shares the policy's frozen
-                backbone reads its feature maps here instead of running it again.
+                backbone reads its feature maps here instead of running it again. Of a demonstration, its ``state``.
 
         Returns:
             An array of one shape for all frames.
@@ -117,7 +117,8 @@ def change_since_first(features: np.ndarray) -> np.ndarray:
 def create(name: str) -> WorldModel:
     """A world model by name.
 
-    ``"image"``, ``"image-random"``, ``"pixels"``, ``"length"``, ``"compact-random"``;
+    ``"image"``, ``"image-random"``, ``"pixels"``, ``"proprio"``, ``"image-proprio"``, ``"length"``,
+    ``"compact-random"``;
     ``"vjepa2-vitl"``, ``"vjepa2-vith"``, ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face
     hub, ``"vjepa2:<folder>"`` with weights from there; ``"compact:<folder>"``, made by ``srpo world-model train``; or
     an import string ``module:Class``.
@@ -129,6 +130,7 @@ def create(name: str) -> WorldModel:
     from srpo.world_models.image import ImageWorldModel
     from srpo.world_models.length import LengthWorldModel
     from srpo.world_models.pixels import PixelWorldModel
+    from srpo.world_models.proprio import ImageProprioWorldModel, ProprioWorldModel
     from srpo.world_models.vjepa2 import PUBLISHED, VJepa2WorldModel
 
     if name == "image":
@@ -137,6 +139,10 @@ def create(name: str) -> WorldModel:
         return ImageWorldModel(pretrained=False)
     if name == "pixels":
         return PixelWorldModel()
+    if name == "proprio":
+        return ProprioWorldModel()
+    if name == "image-proprio":
+        return ImageProprioWorldModel()
     if name == "length":
         return LengthWorldModel()
     if name == "compact-random":
@@ -149,7 +155,8 @@ def create(name: str) -> WorldModel:
         from srpo.plugins import load
 
         return load(name)()
-    known = ", ".join(["image", "image-random", "pixels", "length", "compact-random", *PUBLISHED])
+    own = ("image", "image-random", "pixels", "proprio", "image-proprio", "length", "compact-random")
+    known = ", ".join([*own, *PUBLISHED])
     raise SrpoError(
         f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or module:Class."
     )
