@@ -35,6 +35,8 @@ def test_an_embedding_is_four_segments_means() -> None:
 def test_without_a_state_the_remedy_is_named(name: str) -> None:
     with pytest.raises(SrpoError, match=r"reads the robot's state.*--rollout\.world-model image"):
         create(name).frame_features(NO_PICTURE, {})
+    with pytest.raises(SrpoError, match=r"another \(7 numbers"):
+        create(name).frame_features(NO_PICTURE, {"state": np.zeros(7)})
 
 
 def test_picture_and_hand_side_by_side() -> None:

@@ -30,14 +30,16 @@ class ProprioWorldModel:
         """(5,) float32: the hand's x, y, z and the two fingers' positions (m).
 
         Raises:
-            SrpoError: ``inputs`` have no ``state``.
+            SrpoError: ``inputs`` have no ``state``, or one of another robot.
         """
-        if "state" not in inputs:
+        state = np.asarray(inputs.get("state", ()), np.float32)
+        if state.shape != (8,):
             raise SrpoError(
-                "This world model reads the robot's state, which the policy is not given and recorded episodes do not "
-                "have: choose --rollout.world-model image."
+                "This world model reads the robot's state (8 numbers: position, rotation vector, two fingers), which "
+                f"is not there or another ({len(state)} numbers; recorded episodes and OpenVLA's inputs have none): "
+                "choose --rollout.world-model image."
             )
-        return np.asarray(inputs["state"], np.float32)[_HAND + _FINGERS]
+        return state[_HAND + _FINGERS]
 
     def trace(self, features: np.ndarray) -> np.ndarray:
         """(T, 5) float32: where hand and fingers are, scaled to be compared with `ImageWorldModel`'s units."""
