@@ -9,8 +9,9 @@ by every method, with the settings of ``specialists.py``: no demonstration is cl
 Everything is resumable: run it again to continue, or with more ``--steps`` to go on.
 
 "Episodes to 90 %" of a task is the first step at which 29 of its last 32 single attempts succeeded, times 80. Methods
-are compared by the ratio of their sums over tasks, a run that is not there counting as long as it lasted, with a
-bootstrap interval over the tasks. Writes RESULTS/SUITE/hard_METHOD_SEED, ``hard_start.md`` and ``hard_start.png``.
+are compared by the ratio of their sums over the tasks that both have practised, a run that is not there counting as
+long as it lasted, from two tasks on with a bootstrap interval over them. Writes RESULTS/SUITE/hard_METHOD_SEED,
+``hard_start.md`` and ``hard_start.png``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import argparse
 import json
 import signal
 import sys
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -148,36 +149,44 @@ def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
         for level in LEVELS:
             # A pair of which one run ended early because it was there: the other is as long as it lasted.
             steps = np.array([[steps_to(o, level) or len(o) for o in pair] for pair in pairs], float)
-            chosen = np.random.default_rng(0).integers(len(steps), size=(draws, len(steps)))
-            sums = steps[chosen].sum(1)
-            low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
             missing = [sum(steps_to(pair[i], level) is None for pair in pairs) for i in (0, 1)]
-            ratio = steps[:, 0].sum() / steps[:, 1].sum()
-            cells.append(f"{ratio:.2f} [{low:.2f}, {high:.2f}] (not there: {missing[0]} and {missing[1]})")
+            text = f"{steps[:, 0].sum() / steps[:, 1].sum():.2f}"
+            if len(steps) > 1:
+                sums = steps[np.random.default_rng(0).integers(len(steps), size=(draws, len(steps)))].sum(1)
+                low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+                text += f" [{low:.2f}, {high:.2f}]"
+            cells.append(f"{text} (not there: {missing[0]} and {missing[1]} of {len(steps)})")
         lines.append(f"| {method}, {' '.join(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def figure(results: Path, path: Path) -> None:
-    """Mean over tasks of `recent` against episodes a task; a task whose practice has ended keeps its last value."""
+    """A panel a task: successes of all attempts of a step, in per cent, against episodes; a line a method and seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    colours = {"srpo": "#0a7d5f", "grpo": "#b35a00", "sparse": "#5566cc"}
-    drawing = Figure(figsize=(5.6, 3.8), dpi=130, facecolor="white", layout="constrained")
+    runs = [(f.name.removeprefix("hard_"), r) for f in folders(results) for r in sorted(f.glob("task_*"))]
+    tasks = sorted({int(r.name.removeprefix("task_")) for _, r in runs})
+    shades = ("#0a7d5f", "#b35a00", "#5566cc", "#cc6677", "#88ccee", "#999999")
+    colours = dict(zip(dict.fromkeys(label for label, _ in runs), cycle(shades), strict=False))
+    columns = min(5, len(tasks))
+    drawing = Figure(figsize=(4.0 * columns, 3.4 * -(-len(tasks) // columns)), dpi=130, layout="constrained")
     FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
-    for folder in folders(results):
-        name, _, seed = folder.name.removeprefix("hard_").rpartition("_")
-        curves = [recent(single_attempts(r)) for r in sorted(folder.glob("task_*"))]
-        longest = max(map(len, curves))
-        filled = np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves])
-        style = {"color": colours.get(name, "#999999"), "label": f"{name}, seed {seed}"}
-        axes.plot(80 * np.arange(1, longest + 1), filled.mean(0), lw=2, **style)
-    axes.set(xlabel="training episodes a task", ylabel="sampled success, mean over tasks", ylim=(0, 1.01))
-    axes.legend(frameon=False, loc="lower right")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    panels = drawing.subplots(-(-len(tasks) // columns), columns, squeeze=False, sharey=True).ravel()
+    for axes, task in zip(panels, tasks, strict=False):
+        for label, run in runs:
+            if run.name == f"task_{task}":
+                rows = read_csv(run / "metrics.csv")
+                share = [100 * row["n_success"] / row["n_episodes"] for row in rows]
+                episodes = [row["episodes"] for row in rows]
+                axes.plot(episodes, share, lw=2, color=colours[label], label=label.replace("_", ", seed "))
+        axes.set(title=f"task {task}", xlabel="training episodes", ylim=(0, 101))
+        axes.legend(frameon=False, loc="upper left")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].set_ylabel("attempts that succeed, %")
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
     drawing.savefig(path)
 
 

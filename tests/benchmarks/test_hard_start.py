@@ -19,6 +19,8 @@ def write_run(folder: Path, successes: list[int], before: int, after: int) -> No
         lines.append(f"{step},0,libero_spatial/3,sampled-0,0,8,8")  # a group, which does not count
         lines += [f"{step},{k + 1},libero_spatial/3,sampled-{k + 1},0,1,{int(k < won)}" for k in range(16)]
     (folder / "groups.csv").write_text("\n".join(lines) + "\n")
+    rows = [f"{s},{80 * s},{64 + won},80" for s, won in enumerate(successes, start=1)]
+    (folder / "metrics.csv").write_text("\n".join(["step,episodes,n_success,n_episodes", *rows]) + "\n")
     for phase, won in (("before", before), ("after", after)):
         rate = {"overall": {"successes": won, "episodes": 20}}
         (folder / f"eval_{phase}.json").write_text(json.dumps(rate))
@@ -39,11 +41,8 @@ def test_episodes_to_a_level_and_their_ratio(tmp_path: Path, monkeypatch: pytest
     write_run(suite / "hard_grpo_0/task_3", [0, 4, 12, 16, 15], before=0, after=18)
     figures(monkeypatch, tmp_path)
     text = (suite / "hard_start.md").read_text()
-    both_there = "(not there: 0 and 0)"
-    assert (
-        f"| srpo, 0 | 0.67 [0.67, 0.67] {both_there} | 0.50 [0.50, 0.50] {both_there} | 0.75 [0.75, 0.75] {both_there} "
-        f"| 0.60 [0.60, 0.60] {both_there} |"
-    ) in text
+    there = "(not there: 0 and 0 of 1)"
+    assert f"| srpo, 0 | 0.67 {there} | 0.50 {there} | 0.75 {there} | 0.60 {there} |" in text
     srpo, grpo = text.split("| srpo, seed 0 |")[1], text.split("| grpo, seed 0 |")[1].split("| srpo, seed 0 |")[0]
     assert "| episodes to 90% | 240 | 1 tasks |" in srpo and "| episodes to 90% | 400 | 1 tasks |" in grpo
     assert "of 64 | 39 | 39 |" in srpo and "of 64 | 32 | 32 |" in grpo
@@ -58,7 +57,17 @@ def test_a_run_that_is_not_there_counts_as_long_as_it_lasted(tmp_path: Path, mon
     figures(monkeypatch, tmp_path)
     text = (suite / "hard_start.md").read_text()
     # Half after 1 step, all above after 2; the other lasted 4 steps without.
-    assert "| srpo, 1 | 0.25 [0.25, 0.25] (not there: 0 and 1) | 0.50 [0.50, 0.50] (not there: 0 and 1) |" in text
+    assert "| srpo, 1 | 0.25 (not there: 0 and 1 of 1) | 0.50 (not there: 0 and 1 of 1) |" in text
+
+
+def test_the_interval_is_over_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    for task, steps in ((3, (1, 2)), (5, (3, 2))):  # to 50 %: half as many, and half as many again
+        for method, number in zip(("srpo", "grpo"), steps, strict=True):
+            write_run(suite / f"hard_{method}_0/task_{task}", [0] * (number - 1) + [16, 16], before=0, after=0)
+    write_run(suite / "hard_srpo_0/task_7", [16], before=0, after=0)  # without a GRPO beside it
+    figures(monkeypatch, tmp_path)
+    assert "| srpo, 0 | 1.00 [0.50, 1.50] (not there: 0 and 0 of 2) |" in (suite / "hard_start.md").read_text()
 
 
 def test_nothing_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
