@@ -6,7 +6,8 @@
 Every policy attempts the same training states (of a seed that no preset uses) once, sampled as in practice. Printed per
 policy: successes; the mean true progress that the simulator knows (`srpo.evaluation.true_progress`; 0.2 the hand is at
 the object, 0.4 it holds it, 0.6 it is lifted), at its best moment and at the end; the share of attempts in which the
-object was ever held; and the mean covered progress that grades are made of, against the demonstrations of the task.
+object was ever held; and the mean covered progress that grades are made of, against the demonstrations of the task,
+through ``--world-model``. ``--pictures`` draws the first attempt of every policy, a row each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from credit import SEED, references_of
 from srpo import presets
@@ -39,14 +41,18 @@ def main() -> None:
     parser.add_argument("--policies", type=Path, nargs="+", required=True)
     parser.add_argument("--attempts", type=int, default=80)
     parser.add_argument("--temperature", type=float, default=0.3)
+    parser.add_argument("--world-model", default="image")
+    parser.add_argument("--pictures", type=Path)
     options = parser.parse_args()
-    config = override(presets.preset(options.suite.replace("_", "-")).train, {"rollout.true-progress": "True"})
+    changes = {"rollout.true-progress": "True", "rollout.world-model": options.world_model}
+    config = override(presets.preset(options.suite.replace("_", "-")).train, changes)
     (task,) = libero_suites.tasks(config.suite, [options.task])
     task = replace(task, max_steps=config.train_max_steps or task.max_steps)
-    world_model = create(config.rollout.world_model or "image")
+    world_model = create(options.world_model)
     references, of = references_of(options.demos, world_model, 8)
     shown = references[[name == task.id for name in of]]
     print("| policy | successes | true progress, best | at the end | ever held | covered |\n|---|---|---|---|---|---|")
+    rows = []
     for path in options.policies:
         policy = CompactPolicy.from_pretrained(path)
         sampler = GroupSampler(
@@ -54,13 +60,18 @@ def main() -> None:
             gripper_temperature=config.gripper_temperature,
         )  # fmt: skip
         with Collector(policy, config.rollout) as collector:
-            episodes = collector.collect(policy, sampler.requests(0))
+            requests = [replace(r, keep_frames=i == 0) for i, r in enumerate(sampler.requests(0))]
+            episodes = collector.collect(policy, requests)
         best, end = (np.array([f(e.info["true_progress"]) for e in episodes]) for f in (np.max, lambda p: p[-1]))
         features = [e.frame_features for e in episodes if e.frame_features is not None]
         covered = [covered_progress(m, shown)[-1] for m in moments(world_model, features)]
         numbers = [best.mean(), end.mean(), (best >= HELD).mean(), np.mean(covered)]
         won = sum(e.success for e in episodes)
         print(f"| {path} | {won} of {len(episodes)} | {' | '.join(f'{x:.2f}' for x in numbers)} |", flush=True)
+        film = next(e.frames["agentview"] for e in episodes if e.frames)
+        rows.append(np.concatenate([film[t] for t in np.linspace(0, len(film) - 1, 10).round().astype(int)], axis=1))
+    if options.pictures:
+        Image.fromarray(np.concatenate(rows)).save(options.pictures)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ from srpo.tracking import read_csv
 
 PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
 #: Gradient steps of cloning, where not the preset's. (A clone that was stopped early gains from the demonstrations when
-#: they are cloned again: compare with one that was not, or set --distil.demonstration-weight 0. LIBERO-Spatial's hard
-#: start was chosen before its preset moved the pictures, which makes better clones: see that it is still hard.)
+#: they are cloned again: compare with one that was not, or set --distil.demonstration-weight 0.)
 STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 200, "libero_object": 150}}
 _DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
 _EPISODE = ["--credit", "episode", "--normalise-std", "True"]
