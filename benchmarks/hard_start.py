@@ -9,9 +9,9 @@ by every method, with the settings of ``specialists.py``: no demonstration is cl
 Everything is resumable: run it again to continue, or with more ``--steps`` to go on.
 
 "Episodes to 90 %" of a task is the first step at which 29 of its last 32 single attempts succeeded, times 80. Methods
-are compared by the ratio of their sums over the tasks that both have practised, a run that is not there counting as
-long as it lasted, from two tasks on with a bootstrap interval over them. Writes RESULTS/SUITE/hard_METHOD_SEED,
-``hard_start.md`` and ``hard_start.png``.
+are compared by the ratio of their sums over the tasks that both have practised, from two tasks on with a bootstrap
+interval over them; where one of a pair is not there, both count no further than it went. Writes
+RESULTS/SUITE/hard_METHOD_SEED, ``hard_start.md`` and ``hard_start.png``.
 """
 
 from __future__ import annotations
@@ -55,6 +55,14 @@ def steps_to(outcomes: list[list[int]], level: float) -> int | None:
     """RL steps until `recent` is at ``level``; None if it never is."""
     there = np.flatnonzero(recent(outcomes) >= level)
     return int(there[0]) + 1 if len(there) else None
+
+
+def as_far(pair: tuple[list[list[int]], ...], level: float) -> list[int]:
+    """RL steps of two runs to a level; of one that never is there, as many as the shorter such run has, and of the
+    other no more than that."""
+    there = [steps_to(outcomes, level) for outcomes in pair]
+    limit = min((len(o) for o, s in zip(pair, there, strict=True) if s is None), default=max(map(len, pair)))
+    return [min(s or limit, limit) for s in there]
 
 
 def solved(run: Path) -> bool:
@@ -147,8 +155,7 @@ def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
             continue
         cells = []
         for level in LEVELS:
-            # A pair of which one run ended early because it was there: the other is as long as it lasted.
-            steps = np.array([[steps_to(o, level) or len(o) for o in pair] for pair in pairs], float)
+            steps = np.array([as_far(pair, level) for pair in pairs], float)
             missing = [sum(steps_to(pair[i], level) is None for pair in pairs) for i in (0, 1)]
             text = f"{steps[:, 0].sum() / steps[:, 1].sum():.2f}"
             if len(steps) > 1:
@@ -172,7 +179,7 @@ def figure(results: Path, path: Path) -> None:
     columns = min(5, len(tasks))
     drawing = Figure(figsize=(4.0 * columns, 3.4 * -(-len(tasks) // columns)), dpi=130, layout="constrained")
     FigureCanvasAgg(drawing)
-    panels = drawing.subplots(-(-len(tasks) // columns), columns, squeeze=False, sharey=True).ravel()
+    panels = drawing.subplots(-(-len(tasks) // columns), columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, task in zip(panels, tasks, strict=False):
         for label, run in runs:
             if run.name == f"task_{task}":

@@ -60,6 +60,15 @@ def test_a_run_that_is_not_there_counts_as_long_as_it_lasted(tmp_path: Path, mon
     assert "| srpo, 1 | 0.25 (not there: 0 and 1 of 1) | 0.50 (not there: 0 and 1 of 1) |" in text
 
 
+def test_a_shorter_run_is_not_ahead_for_being_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    write_run(suite / "hard_srpo_0/task_3", [0, 0], before=0, after=0)
+    write_run(suite / "hard_grpo_0/task_3", [0, 0, 16, 0], before=0, after=0)  # to half after 3, no further
+    figures(monkeypatch, tmp_path)
+    text = (suite / "hard_start.md").read_text()
+    assert "| srpo, 0 | 1.00 (not there: 1 and 0 of 1) | 1.00 (not there: 1 and 1 of 1) |" in text
+
+
 def test_the_interval_is_over_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = tmp_path / "libero_spatial"
     for task, steps in ((3, (1, 2)), (5, (3, 2))):  # to 50 %: half as many, and half as many again
