@@ -13,20 +13,17 @@ through ``--world-model``. ``--pictures`` draws the first attempt of every polic
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from credit import SEED, references_of
+from credit import references_of, roll_out
+from libero_suite import PRESET
 from srpo import presets
 from srpo.config import override
-from srpo.envs import libero_suites
 from srpo.policies.compact import CompactPolicy
 from srpo.rewards.coverage import covered_progress
-from srpo.rollout.collector import Collector
-from srpo.sampler import GroupSampler
 from srpo.world_models import create, moments
 
 HELD = 0.4  # reach and grasp
@@ -35,7 +32,7 @@ HELD = 0.4  # reach and grasp
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", choices=("libero_spatial", "libero_object"), default="libero_spatial")
+    parser.add_argument("--suite", choices=tuple(PRESET), default="libero_spatial")
     parser.add_argument("--task", type=int, required=True)
     parser.add_argument("--demos", type=Path, required=True)
     parser.add_argument("--policies", type=Path, nargs="+", required=True)
@@ -44,24 +41,21 @@ def main() -> None:
     parser.add_argument("--world-model", default="image")
     parser.add_argument("--pictures", type=Path)
     options = parser.parse_args()
-    changes = {"rollout.true-progress": "True", "rollout.world-model": options.world_model}
-    config = override(presets.preset(options.suite.replace("_", "-")).train, changes)
-    (task,) = libero_suites.tasks(config.suite, [options.task])
-    task = replace(task, max_steps=config.train_max_steps or task.max_steps)
+    changes = {
+        "tasks": str(options.task),
+        "temperature": str(options.temperature),
+        "rollout.true-progress": "True",
+        "rollout.world-model": options.world_model,
+    }
+    config = override(presets.preset(PRESET[options.suite]).train, changes)
     world_model = create(options.world_model)
     references, of = references_of(options.demos, world_model, 8)
-    shown = references[[name == task.id for name in of]]
+    shown = references[[name == f"{options.suite}/{options.task}" for name in of]]
     print("| policy | successes | true progress, best | at the end | ever held | covered |\n|---|---|---|---|---|---|")
     rows = []
     for path in options.policies:
         policy = CompactPolicy.from_pretrained(path)
-        sampler = GroupSampler(
-            [task], 0, 2, config.protocol, SEED, options.temperature, probes=options.attempts,
-            gripper_temperature=config.gripper_temperature,
-        )  # fmt: skip
-        with Collector(policy, config.rollout) as collector:
-            requests = [replace(r, keep_frames=i == 0) for i, r in enumerate(sampler.requests(0))]
-            episodes = collector.collect(policy, requests)
+        episodes = roll_out(policy, config, 0, None, options.attempts)
         best, end = (np.array([f(e.info["true_progress"]) for e in episodes]) for f in (np.max, lambda p: p[-1]))
         features = [e.frame_features for e in episodes if e.frame_features is not None]
         covered = [covered_progress(m, shown)[-1] for m in moments(world_model, features)]

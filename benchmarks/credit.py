@@ -47,7 +47,7 @@ from srpo.learner import flatten
 from srpo.policies.base import range_weights, token_log_probs, token_temperatures
 from srpo.policies.compact import CompactPolicy
 from srpo.presets import PRESETS, preset
-from srpo.rewards import ReferenceReplay, progress_rewards
+from srpo.rewards import progress_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import GroupSampler
 from srpo.train_config import TrainConfig
@@ -57,18 +57,22 @@ from srpo.world_models import WorldModel, create, moments
 SEED = 77
 
 
-def roll_out(policy: CompactPolicy, config: TrainConfig, groups: int, workers: int | None) -> list[Episode]:
-    """Episodes as a training step makes them."""
+def roll_out(
+    policy: CompactPolicy, config: TrainConfig, groups: int, workers: int | None, single: int = 0
+) -> list[Episode]:
+    """Episodes as a training step makes them: groups, and ``single`` attempts, of which the first is filmed."""
     tasks = [
         replace(t, max_steps=config.train_max_steps or t.max_steps)
         for t in libero_suites.tasks(config.suite, config.tasks or None)
     ]
     sampler = GroupSampler(
         tasks, groups, config.group_size, config.protocol, SEED, config.temperature,
-        gripper_temperature=config.gripper_temperature,
+        probes=single, gripper_temperature=config.gripper_temperature,
     )  # fmt: skip
+    filmed = groups * config.group_size
+    requests = [replace(r, keep_frames=i == filmed) for i, r in enumerate(sampler.requests(0))]
     with Collector(policy, config.rollout, workers) as collector:
-        return collector.collect(policy, sampler.requests(0))
+        return collector.collect(policy, requests)
 
 
 def group_gradients(
@@ -85,14 +89,9 @@ def group_gradients(
         policy.zero_grad()
         if any(a.any() for a in kept):
             batch = flatten([episodes[i] for i in mine], kept, policy.action_dim, weights)
-            temperature: float | torch.Tensor = episodes[0].request.temperature
-            gripper = episodes[0].request.gripper_temperature
-            if gripper is not None:
-                n_tokens = policy.chunk * policy.action_dim
-                temperature = torch.from_numpy(
-                    token_temperatures(episodes[0].request.temperature, gripper, n_tokens, policy.action_dim)
-                )
-            log_prob, _ = token_log_probs(policy.logits(batch.inputs), batch.tokens, temperature)
+            asked, n_tokens = episodes[0].request, policy.chunk * policy.action_dim
+            sampled = token_temperatures(asked.temperature, asked.gripper_temperature, n_tokens, policy.action_dim)
+            log_prob, _ = token_log_probs(policy.logits(batch.inputs), batch.tokens, torch.from_numpy(sampled))
             (-(log_prob * batch.advantage[:, None] * batch.mask).sum()).backward()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in policy.parameters()]
         rows.append(torch.cat([g.flatten() for g in gradients]))
@@ -101,13 +100,13 @@ def group_gradients(
 
 def references_of(demos: Path, world_model: WorldModel, chunk: int) -> tuple[np.ndarray, list[str]]:
     """A folder's demonstrations as first references of coverage: (R, MOMENTS, E) and their tasks."""
-    found = ReferenceReplay(2**16)
+    features, tasks = [], []
     for shown in DemonstrationSet(demos):
         images = shown.images[CAMERA]
         looked = every_nth(len(images), chunk)
-        seen = np.stack([world_model.frame_features(images[t], {"state": shown.states[t]}) for t in looked])
-        found.add(moments(world_model, [seen]), [True], [shown.task.id])
-    return found.references()
+        features.append(np.stack([world_model.frame_features(images[t], {"state": shown.states[t]}) for t in looked]))
+        tasks.append(shown.task.id)
+    return moments(world_model, features), tasks
 
 
 def share_of_signal(gradients: torch.Tensor, other: torch.Tensor | None = None) -> tuple[float, float]:

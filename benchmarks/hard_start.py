@@ -25,10 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from libero_suite import KEPT, METHODS, PRESET, episodes_of, stage
-from specialists import SETTINGS, kept, line
+from libero_suite import KEPT, METHODS, PRESET, episodes_of, rows_of, single_outcomes
+from specialists import kept, line, train
 from srpo import presets
-from srpo.tracking import read_csv
 
 WINDOW, SOLVED = 32, 30
 LEVELS = (0.5, 0.7, 0.8, 0.9)
@@ -37,11 +36,7 @@ TASKS = range(10)
 
 def single_attempts(run: Path) -> list[list[int]]:
     """The outcomes (0 or 1) of a run's single attempts, step by step."""
-    steps: dict[int, list[int]] = {}
-    for row in read_csv(run / "groups.csv"):
-        if row["episodes"] == 1:
-            steps.setdefault(int(row["step"]), []).append(int(row["successes"]))
-    return [steps[s] for s in sorted(steps)]
+    return [outcomes for _, outcomes in sorted(single_outcomes(run).items())]
 
 
 def recent(outcomes: list[list[int]]) -> np.ndarray:
@@ -81,12 +76,7 @@ def practise(options: argparse.Namespace, more: list[str], method: str, seed: in
     shared = options.work / options.suite / f"before_{options.states}_{task}.json"  # the same policy for all
     if shared.is_file() and not (run / "eval_before.json").is_file():
         (run / "eval_before.json").write_bytes(shared.read_bytes())
-    stage(
-        ["train", PRESET[options.suite], "--seed", str(seed), "--policy", str(options.policy), "--run", str(run),
-         "--resume", "--tasks", str(task), "--steps", str(max(steps, done)), "--evaluation-states", str(options.states),
-         *(str(options.demos) if o == "DEMOS" else o for o in METHODS[method]), *SETTINGS, *more],
-        work / "log.txt", work / "times.json",
-    )  # fmt: skip
+    train(options, more, method, seed, task, max(steps, done), work)
     shared.write_bytes((run / "eval_before.json").read_bytes())
     overall = json.loads(after.read_text())["overall"]
     print(f"{method} {seed} task {task}, {steps} steps: {overall['successes']} of {overall['episodes']}", flush=True)
@@ -113,7 +103,8 @@ def folders(results: Path) -> list[Path]:
 
 
 def task_rows(results: Path) -> str:
-    """Markdown: of every method and seed, by task: held out before, RL steps, episodes to 50 and 90 %, after."""
+    """Markdown: of every method and seed, by task: held out before and after, successes of all attempts of practice,
+    episodes to the levels, RL steps."""
     lines = []
     for folder in folders(results):
         runs = {k: folder / f"task_{k}" for k in TASKS if (folder / f"task_{k}").is_dir()}
@@ -126,9 +117,10 @@ def task_rows(results: Path) -> str:
 
         outcomes = [single_attempts(r) for r in runs.values()]
         lengths = [len(o) for o in outcomes]
-        first = [str(sum(map(sum, o[:4]))) for o in outcomes]
+        won = [rows_of(r)["n_success"] for r in runs.values()]
+        fours = [" ".join(f"{n[k : k + 4].sum():.0f}" for k in range(0, len(n), 4)) for n in won]
         lines.append(line("before, held out", counts("before")))
-        lines.append(f"| single attempts of the first 4 steps, of 64 | {' | '.join(first)} | {sum(map(int, first))} |")
+        lines.append(f"| attempts that succeed, every 4 steps | {' | '.join(fours)} | {sum(map(sum, won)):.0f} |")
         for level in LEVELS:
             there = [steps_to(o, level) for o in outcomes]
             cells = [str(80 * s) if s else "-" for s in there]
@@ -183,10 +175,9 @@ def figure(results: Path, path: Path) -> None:
     for axes, task in zip(panels, tasks, strict=False):
         for label, run in runs:
             if run.name == f"task_{task}":
-                rows = read_csv(run / "metrics.csv")
-                share = [100 * row["n_success"] / row["n_episodes"] for row in rows]
-                episodes = [row["episodes"] for row in rows]
-                axes.plot(episodes, share, lw=2, color=colours[label], label=label.replace("_", ", seed "))
+                rows, named = rows_of(run), label.replace("_", ", seed ")
+                share = 100 * rows["n_success"] / rows["n_episodes"]
+                axes.plot(rows["episodes"], share, lw=2, color=colours[label], label=named)
         axes.set(title=f"task {task}", xlabel="training episodes", ylim=(0, 101))
         axes.legend(frameon=False, loc="upper left")
         for side in ("top", "right"):

@@ -53,7 +53,6 @@ METHODS: dict[str, list[str]] = {
     "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
     "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
     "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
-    "sparse-no-distil": [*_SPARSE, *_NO_DISTIL],
     # Nothing but new policies, to the end.
     "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0", "--distil.last", "0"],
     "paper": _PAPER,
@@ -61,7 +60,6 @@ METHODS: dict[str, list[str]] = {
     "paper-nearest": [*_PAPER, "--clustering", "nearest"],
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
-    "srpo-proprio": [*_DEMOS, "--rollout.world-model", "proprio"],
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
@@ -277,19 +275,26 @@ def per_task(results: Path) -> str:
     return "\n".join(lines)
 
 
+def single_outcomes(run: Path) -> dict[int, list[int]]:
+    """RL step -> outcomes (0 or 1) of a run's single attempts, from its ``groups.csv``."""
+    steps: dict[int, list[int]] = {}
+    for row in read_csv(run / "groups.csv"):
+        if row["episodes"] == 1:
+            steps.setdefault(int(row["step"]), []).append(int(row["successes"]))
+    return steps
+
+
 def single_attempts(results: Path, length: int = 15) -> str:
     """Markdown: how many of the single attempts (as many of every task) succeed, by ``length`` steps."""
     counts: dict[tuple[str, str, str], list[list[int]]] = {}
     for folder in folders(results):
-        file = folder / "groups.csv"
-        for row in read_csv(file) if file.is_file() else []:
-            if row["episodes"] == 1:
-                key = (folder.parent.name, *folder.name.rpartition("_")[::2])
-                periods = counts.setdefault(key, [])
-                period = int(row["step"] - 1) // length
-                periods.extend([0, 0] for _ in range(period + 1 - len(periods)))
-                periods[period][0] += int(row["successes"])
-                periods[period][1] += 1
+        for step, outcomes in (single_outcomes(folder) if (folder / "groups.csv").is_file() else {}).items():
+            key = (folder.parent.name, *folder.name.rpartition("_")[::2])
+            periods = counts.setdefault(key, [])
+            period = (step - 1) // length
+            periods.extend([0, 0] for _ in range(period + 1 - len(periods)))
+            periods[period][0] += sum(outcomes)
+            periods[period][1] += len(outcomes)
     if not counts:
         return ""
     most = max(map(len, counts.values()))

@@ -81,6 +81,20 @@ def line(label: str, counts: list[tuple[int, int]]) -> str:
     return f"| {label} | {' | '.join(str(w) for w, _ in counts)} | {won} of {of} [{low:.0%}, {high:.0%}] |"
 
 
+def train(
+    options: argparse.Namespace, more: list[str], method: str, seed: int, task: int, steps: int, work: Path
+) -> Path:
+    """``srpo train`` of one task to ``steps`` RL steps in all; returns its evaluation afterwards."""
+    run = work / f"task_{task}"
+    stage(
+        ["train", PRESET[options.suite], "--seed", str(seed), "--policy", str(options.policy), "--run", str(run),
+         "--resume", "--tasks", str(task), "--steps", str(steps), "--evaluation-states", str(options.states),
+         *(str(options.demos) if o == "DEMOS" else o for o in METHODS[method]), *SETTINGS, *more],
+        work / "log.txt", work / "times.json",
+    )  # fmt: skip
+    return run / "eval_after.json"
+
+
 def practise(options: argparse.Namespace, more: list[str], work: Path, task: int, steps: int) -> None:
     """A task's own run, to ``steps`` RL steps; its evaluation after fewer of them is kept as ``eval_STEPS.json``."""
     run = work / f"task_{task}"
@@ -89,13 +103,7 @@ def practise(options: argparse.Namespace, more: list[str], work: Path, task: int
     if 0 < done < steps and after.is_file():
         after.rename(run / f"eval_{done}.json")
     if not after.is_file():
-        stage(
-            ["train", PRESET[options.suite], "--seed", str(options.seed), "--policy", str(options.policy), "--run",
-             str(run), "--resume", "--tasks", str(task), "--steps", str(max(steps, done)), "--evaluation-states",
-             str(options.states), *(str(options.demos) if o == "DEMOS" else o for o in METHODS[options.method]),
-             *SETTINGS, *more],
-            work / "log.txt", work / "times.json",
-        )  # fmt: skip
+        train(options, more, options.method, options.seed, task, max(steps, done), work)
     overall = json.loads(after.read_text())["overall"]
     print(f"task {task}: {overall['successes']} of {overall['episodes']}", flush=True)
 

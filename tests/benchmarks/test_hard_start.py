@@ -45,7 +45,8 @@ def test_episodes_to_a_level_and_their_ratio(tmp_path: Path, monkeypatch: pytest
     assert f"| srpo, 0 | 0.67 {there} | 0.50 {there} | 0.75 {there} | 0.60 {there} |" in text
     srpo, grpo = text.split("| srpo, seed 0 |")[1], text.split("| grpo, seed 0 |")[1].split("| srpo, seed 0 |")[0]
     assert "| episodes to 90% | 240 | 1 tasks |" in srpo and "| episodes to 90% | 400 | 1 tasks |" in grpo
-    assert "of 64 | 39 | 39 |" in srpo and "of 64 | 32 | 32 |" in grpo
+    # 64 of the groups and those of the single attempts: 72 + 80 + 79; 64 + 68 + 76 + 80, and 79 in the fifth step.
+    assert "every 4 steps | 231 | 231 |" in srpo and "every 4 steps | 288 79 | 367 |" in grpo
     assert "| after, held out | 19 | 19 of 20 [76%, 99%] |" in srpo  # Wilson
     assert (suite / "hard_start.png").stat().st_size > 10_000
 

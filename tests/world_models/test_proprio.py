@@ -1,4 +1,4 @@
-"""The world model that looks at no picture: `srpo.world_models.proprio`."""
+"""The world models that feel the hand: `srpo.world_models.proprio`."""
 
 from __future__ import annotations
 
