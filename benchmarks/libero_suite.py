@@ -61,6 +61,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
+    "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],  # benchmarks/true_grades.py
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
     "srpo-new-states": [*_DEMOS, "--revisit", "0", "--probes", "0", "--groups", "10"],
@@ -78,13 +79,15 @@ KEPT = ("config.json", "metrics.csv", "groups.csv", "provenance.json")
 KEPT_SFT = ("sft.csv", "sft_config.json", "sft_provenance.json")
 
 
-def stage(command: list[str], log: Path, times: Path) -> None:
-    """One command of ``srpo``; its wall-clock and CPU seconds are added to those of earlier tries."""
+def stage(command: list[str], log: Path, times: Path, method: str = "") -> None:
+    """One command of ``srpo``, as ``method`` has it; its wall-clock and CPU seconds are added to those of earlier
+    tries."""
+    program = [str(Path(__file__).with_name("true_grades.py"))] if method == "srpo-true" else ["-m", "srpo.cli"]
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with log.open("a") as file:
-            child = subprocess.Popen([sys.executable, "-m", "srpo.cli", *command], stdout=file, stderr=file)
+            child = subprocess.Popen([sys.executable, *program, *command], stdout=file, stderr=file)
             try:
                 code = child.wait()
             except KeyboardInterrupt:
@@ -133,7 +136,7 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
             ["train", name, "--seed", str(seed), "--policy", str(cloned / "policy"), "--run", str(folder), "--resume",
              "--steps", str(steps), "--evaluation-states", str(options.states),
              *(str(demos) if o == "DEMOS" else o for o in METHODS[method]), *options.train],
-            work / f"{method}_{seed}.log", folder / "times.json",
+            work / f"{method}_{seed}.log", folder / "times.json", method,
         )  # fmt: skip
         shared.write_bytes((folder / "eval_before.json").read_bytes())
     kept.mkdir(parents=True, exist_ok=True)

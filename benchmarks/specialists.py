@@ -90,7 +90,7 @@ def train(
         ["train", PRESET[options.suite], "--seed", str(seed), "--policy", str(options.policy), "--run", str(run),
          "--resume", "--tasks", str(task), "--steps", str(steps), "--evaluation-states", str(options.states),
          *(str(options.demos) if o == "DEMOS" else o for o in METHODS[method]), *SETTINGS, *more],
-        work / "log.txt", work / "times.json",
+        work / "log.txt", work / "times.json", method,
     )  # fmt: skip
     return run / "eval_after.json"
 
