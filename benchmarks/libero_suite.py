@@ -344,7 +344,7 @@ def figure(results: Path, path: Path) -> None:
             axes.plot(episodes, mean, color=colours[method], lw=2.5)
             axes.fill_between(episodes, mean - half, mean + half, color=colours[method], alpha=0.15, lw=0)
         axes.set(title=f"{start} start", xlabel="training episodes", ylabel="sampled success", ylim=(0, 1.01))
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
