@@ -1,4 +1,4 @@
-"""``srpo`` with failures graded by what the simulator knows: a bound for what grades of any world model can do.
+"""``srpo`` with failures graded by what the simulator knows: what good grades could do, whatever the world model.
 
     python benchmarks/true_grades.py train libero-spatial ... --rollout.true-progress True
 
