@@ -10,8 +10,7 @@ coverage with the preset's alpha, against the demonstrations and the successes o
 models, and compares the grades with the true progress that the simulator knows (`srpo.evaluation.true_progress`): at
 its best moment, at the end of the episode, and whether the object was ever held. Printed: Spearman's correlation within
 groups, mean and standard error over the groups that have more than three failures, and how far the grades by the
-preset's world model spread in groups that all fail. ``--tolerances 1 2`` grades with other multiples of
-`srpo.rewards.coverage_scale` besides. Other options are settings of ``srpo train``.
+preset's world model spread in groups that all fail. Other options are settings of ``srpo train``.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from credit import references_of, roll_out
 from srpo.config import override
 from srpo.policies.compact import CompactPolicy
 from srpo.presets import PRESETS, preset
-from srpo.rewards import coverage_scale, covered_progress
-from srpo.rewards.progress import paper_failure_rewards
+from srpo.rewards import progress_rewards
 from srpo.world_models import create, moments
 
 #: World models, and which of the features of "image-proprio" are theirs.
@@ -45,24 +43,6 @@ def within_groups(grade: np.ndarray, truth: np.ndarray, group: np.ndarray, faile
     return f"{np.mean(found):.2f} ± {np.std(found) / np.sqrt(len(found)):.2f} ({len(found)})" if found else "-"
 
 
-def graded(
-    seen: np.ndarray, success: np.ndarray, task: np.ndarray, references: tuple[np.ndarray, list[str]], alpha: float,
-    tolerance: float = 1.0,
-) -> np.ndarray:  # fmt: skip
-    """(N,) rewards as `srpo.rewards.progress_rewards` gives them by coverage, with a multiple of its scale."""
-    reward = success.astype(float)
-    for name in np.unique(task):
-        failed = np.flatnonzero((task == name) & ~success)
-        known = [*seen[(task == name) & success], *(r for r, of in zip(*references, strict=True) if of == name)]
-        if not len(failed) or not known:
-            continue
-        known = np.stack(known)
-        scale = tolerance * coverage_scale(known)
-        covered = np.array([covered_progress(seen[i], known, scale)[-1] for i in failed])
-        reward[failed] = paper_failure_rewards(1.0 - covered, alpha)
-    return reward
-
-
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,7 +51,6 @@ def main() -> None:
     parser.add_argument("--demos", type=Path, required=True)
     parser.add_argument("--groups", type=int, default=20)
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--tolerances", type=float, nargs="+", default=[1.0])
     options, settings = parser.parse_known_args()
     changes = dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
     chosen = override(preset(options.preset).train, changes)
@@ -90,13 +69,13 @@ def main() -> None:
         model = create(name)
         seen = moments(model, [e.frame_features[:, which] for e in episodes if e.frame_features is not None])
         references = references_of(options.demos, model, policy.chunk)
-        for tolerance in options.tolerances:
-            grade = graded(seen, success, names, references, config.alpha, tolerance)
-            cells = [within_groups(grade, truth.astype(float), group, ~success) for truth in (best, end, held)]
-            label = name if tolerance == 1.0 else f"{name}, tolerance x {tolerance:g}"
-            print(f"| {label} | {' | '.join(cells)} |", flush=True)
-            if name == (chosen.rollout.world_model or "image") and tolerance == options.tolerances[0]:
-                lost = [grade[group == g].std() for g in np.unique(group) if not success[group == g].any()]
+        grade = progress_rewards(
+            seen, success, names, alpha=config.alpha, clustering="coverage", references=references
+        ).reward
+        cells = [within_groups(grade, truth.astype(float), group, ~success) for truth in (best, end, held)]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        if name == (chosen.rollout.world_model or "image"):
+            lost = [grade[group == g].std() for g in np.unique(group) if not success[group == g].any()]
     print(f"\n{len(lost)} groups fail throughout")
     if lost:
         print(f"mean standard deviation of their grades: {np.mean(lost):.2f}")
