@@ -5,11 +5,11 @@
 
 Rolls out groups of one task as ``grades.py`` does and fits a ridge regression of the simulator's true progress on what
 one camera or the hand shows at each decision (of a camera the first principal components of the maps that the policy
-reads; fitted without the fold of groups that is judged). A world model has no truth to learn from: the probe bounds
-what a linear reading of the same features can tell. Printed, of all decisions: R^2, and the area under the ROC curve of
-whether progress is at `closer.HELD` or beyond (the object in the hand, or already carried); of the episodes that fail:
-Spearman's correlation within groups between the largest predicted and the best true progress, to be compared with that
-of grades in ``grades.py``. Other options are settings of ``srpo train``.
+reads, over all episodes; the regression is fitted without the fold of groups that is judged). A world model has no
+truth to learn from: the probe bounds what a linear reading of the same features can tell. Printed, of all decisions:
+R^2, and the area under the ROC curve of whether progress is at `closer.HELD` or beyond (the object in the hand, or
+already carried); of the episodes that fail: Spearman's correlation within groups between the largest predicted and the
+best true progress, to be compared with that of grades in ``grades.py``. Other options are settings of ``srpo train``.
 """
 
 from __future__ import annotations

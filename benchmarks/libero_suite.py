@@ -61,7 +61,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
-    "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],  # benchmarks/true_grades.py
+    "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
     "srpo-new-states": [*_DEMOS, "--revisit", "0", "--probes", "0", "--groups", "10"],
@@ -75,14 +75,15 @@ METHODS: dict[str, list[str]] = {
     "srpo-equal-tokens": [*_DEMOS, "--token-weights", "equal"],
     "srpo-one-temperature": [*_DEMOS, "--gripper-temperature", "none"],
 }
+CLI = ("-m", "srpo.cli")
+#: What runs ``srpo train`` of a method, where not the command itself.
+PROGRAMS = {"srpo-true": (str(Path(__file__).with_name("true_grades.py")),)}
 KEPT = ("config.json", "metrics.csv", "groups.csv", "provenance.json")
 KEPT_SFT = ("sft.csv", "sft_config.json", "sft_provenance.json")
 
 
-def stage(command: list[str], log: Path, times: Path, method: str = "") -> None:
-    """One command of ``srpo``, as ``method`` has it; its wall-clock and CPU seconds are added to those of earlier
-    tries."""
-    program = [str(Path(__file__).with_name("true_grades.py"))] if method == "srpo-true" else ["-m", "srpo.cli"]
+def stage(command: list[str], log: Path, times: Path, program: tuple[str, ...] = CLI) -> None:
+    """One command of ``srpo``; its wall-clock and CPU seconds are added to those of earlier tries."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,12 +137,13 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
             ["train", name, "--seed", str(seed), "--policy", str(cloned / "policy"), "--run", str(folder), "--resume",
              "--steps", str(steps), "--evaluation-states", str(options.states),
              *(str(demos) if o == "DEMOS" else o for o in METHODS[method]), *options.train],
-            work / f"{method}_{seed}.log", folder / "times.json", method,
+            work / f"{method}_{seed}.log", folder / "times.json", PROGRAMS.get(method, CLI),
         )  # fmt: skip
         shared.write_bytes((folder / "eval_before.json").read_bytes())
     kept.mkdir(parents=True, exist_ok=True)
+    paths = {f"{options.work.resolve()}/": "runs/suite/"}
     for source in [*(folder / file for file in KEPT), *(cloned / file for file in KEPT_SFT)]:
-        (kept / source.name).write_bytes(source.read_bytes())
+        (kept / source.name).write_text(small(source, paths))
     log, times = work / f"{method}_{seed}.log", folder / "times.json"
     states = ["--suite", options.suite, "--states", str(options.states)]
     sampled = [*states, "--decoding", "sample", "--temperature", str(chosen.train.temperature)]
@@ -154,10 +156,21 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
             "practised": evaluated(folder / "policy", folder / "practised", at_practice, log, times),
         }
     for name, file in results.items():
-        result = json.loads(file.read_text())
-        result.pop("episodes", None)
-        (kept / f"eval_{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (kept / f"eval_{name}.json").write_text(small(file, paths))
     (kept / "times.json").write_text(json.dumps(json.loads(times.read_text())) + "\n")
+
+
+def small(file: Path, paths: dict[str, str]) -> str:
+    """What is kept of a file: its text with ``paths`` of this machine replaced, of an evaluation without its
+    episodes."""
+    text = file.read_text()
+    for path, short in paths.items():
+        text = text.replace(path, short)
+    if file.name.startswith("eval"):
+        result = json.loads(text)
+        result.pop("episodes", None)
+        text = json.dumps(result, indent=1) + "\n"
+    return text
 
 
 def evaluated(policy: Path, out: Path, options: list[str], log: Path, times: Path) -> Path:

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from libero_suite import KEPT, METHODS, PRESET, episodes_of, stage
+from libero_suite import CLI, KEPT, METHODS, PRESET, PROGRAMS, episodes_of, small, stage
 from srpo import presets
 from srpo.evaluation.intervals import wilson
 from srpo.tracking import read_csv
@@ -64,14 +64,7 @@ def kept(source: Path, target: Path, names: tuple[str, ...], paths: dict[str, st
     """Copy small files, ``paths`` of this machine replaced."""
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
-        text = (source / name).read_text()
-        for path, short in paths.items():
-            text = text.replace(path, short)
-        if name.startswith("eval"):
-            result = json.loads(text)
-            result.pop("episodes", None)
-            text = json.dumps(result, indent=1) + "\n"
-        (target / name).write_text(text)
+        (target / name).write_text(small(source / name, paths))
 
 
 def line(label: str, counts: list[tuple[int, int]]) -> str:
@@ -90,7 +83,7 @@ def train(
         ["train", PRESET[options.suite], "--seed", str(seed), "--policy", str(options.policy), "--run", str(run),
          "--resume", "--tasks", str(task), "--steps", str(steps), "--evaluation-states", str(options.states),
          *(str(options.demos) if o == "DEMOS" else o for o in METHODS[method]), *SETTINGS, *more],
-        work / "log.txt", work / "times.json", method,
+        work / "log.txt", work / "times.json", PROGRAMS.get(method, CLI),
     )  # fmt: skip
     return run / "eval_after.json"
 

@@ -12,38 +12,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from srpo import cli, commands
+from srpo.rewards import ProgressRewards
 from srpo.rewards.progress import paper_failure_rewards
-from srpo.step_record import StepRecord
 from srpo.trainer import Trainer
 from srpo.types import Episode
 
 
 class TrueTrainer(Trainer):
-    """Grades by true progress; episodes that succeed have 1, as ever."""
+    """Grades by true progress."""
 
-    def _grade(
-        self, episodes: Sequence[Episode], embeddings: np.ndarray | None, success: np.ndarray, task: np.ndarray
-    ) -> StepRecord:
-        record = super()._grade(episodes, embeddings, success, task)
-        return replace(record, reward=self.true_rewards(episodes, success, task))
-
-    def true_rewards(self, episodes: Sequence[Episode], success: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """(N,) rewards, faded as the settings say."""
+    def _progress(
+        self, episodes: Sequence[Episode], embeddings: np.ndarray, success: np.ndarray, task: np.ndarray
+    ) -> ProgressRewards:
         missing = np.array([1.0 - e.info["true_progress"].max() for e in episodes], np.float64)
-        rates: dict[str, float] = self.outcomes.rates() if self.config.fade_grades else {}
         reward = success.astype(np.float64)
-        for name in np.unique(task):
+        for name in np.unique(task[~success]):
             failed = (task == name) & ~success
-            if failed.any():
-                graded = paper_failure_rewards(missing[failed], self.config.alpha)
-                reward[failed] = (1.0 - rates.get(str(name), 0.0)) * graded
-        return reward
+            reward[failed] = paper_failure_rewards(missing[failed], self.config.alpha)
+        return ProgressRewards(reward, np.where(success, np.nan, missing), {})
 
 
 def main(arguments: list[str]) -> int:

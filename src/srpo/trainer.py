@@ -22,7 +22,7 @@ from srpo.data.successes import SuccessMemory
 from srpo.distillation import distil
 from srpo.learner import Learner, flatten
 from srpo.policies.base import range_weights, token_temperatures
-from srpo.rewards import ReferenceReplay, progress_rewards, sparse_rewards
+from srpo.rewards import ProgressRewards, ReferenceReplay, progress_rewards, sparse_rewards
 from srpo.rollout.collector import Collector
 from srpo.sampler import FailedStates, GroupSampler, RecentOutcomes
 from srpo.sft import decisions
@@ -221,7 +221,17 @@ class Trainer:
     ) -> StepRecord:
         if embeddings is None:
             return StepRecord(episodes, sparse_rewards(success), None, None)
-        graded = progress_rewards(
+        graded = self._progress(episodes, embeddings, success, task)
+        if self.config.fade_grades:
+            rates = self.outcomes.rates()  # before this step
+            fade = np.array([1.0 - rates.get(str(t), 0.0) for t in task])
+            graded = replace(graded, reward=np.where(success, 1.0, fade * graded.reward))
+        return StepRecord(episodes, graded.reward, embeddings, graded)
+
+    def _progress(
+        self, episodes: Sequence[Episode], embeddings: np.ndarray, success: np.ndarray, task: np.ndarray
+    ) -> ProgressRewards:
+        return progress_rewards(
             embeddings,
             success,
             task,
@@ -230,11 +240,6 @@ class Trainer:
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
         )
-        if self.config.fade_grades:
-            rates = self.outcomes.rates()  # before this step
-            fade = np.array([1.0 - rates.get(str(t), 0.0) for t in task])
-            graded = replace(graded, reward=np.where(success, 1.0, fade * graded.reward))
-        return StepRecord(episodes, graded.reward, embeddings, graded)
 
     def _row(
         self, episodes: Sequence[Episode], record: StepRecord, group: np.ndarray, informative: np.ndarray

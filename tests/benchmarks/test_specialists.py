@@ -41,7 +41,7 @@ class Commands:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def __call__(self, command: list[str], log: Path, times: Path, method: str = "") -> None:
+    def __call__(self, command: list[str], log: Path, times: Path, program: tuple[str, ...] = ()) -> None:
         option = {a: b for a, b in pairwise(command) if a.startswith("--")}
         times.parent.mkdir(parents=True, exist_ok=True)
         times.write_text('{"train": {"wall": 1, "cpu": 1}}')

@@ -36,10 +36,10 @@ def test_failures_are_graded_by_their_best_progress(monkeypatch: pytest.MonkeyPa
     ]  # fmt: skip
     other = replace(episodes[4].request, task=replace(episodes[4].request.task, index=1))
     episodes[4] = replace(episodes[4], request=other)
-    practice = SimpleNamespace(
-        config=SimpleNamespace(alpha=0.8, fade_grades=fade), outcomes=SimpleNamespace(rates=lambda: {"t0": 0.25})
-    )
+    practice = object.__new__(trainer)  # grading needs no policy
+    practice.config = SimpleNamespace(alpha=0.8, fade_grades=fade)
+    practice.outcomes = SimpleNamespace(rates=lambda: {"t0": 0.25})
     success = np.array([e.success for e in episodes])
-    reward = trainer.true_rewards(practice, episodes, success, np.array(["t0", "t0", "t0", "t0", "t1"]))
+    record = practice._grade(episodes, np.zeros((5, 1, 1)), success, np.array(["t0", "t0", "t0", "t0", "t1"]))
     expected = [0.8 * 0.2271 * factor, 0.4 * factor, 0.8 * 0.7729 * factor, 1.0, 0.4]
-    np.testing.assert_allclose(reward, expected, atol=1e-4)
+    np.testing.assert_allclose(record.reward, expected, atol=1e-4)
