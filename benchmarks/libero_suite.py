@@ -61,6 +61,7 @@ METHODS: dict[str, list[str]] = {
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
+    "srpo-grip": [*_DEMOS, "--rollout.world-model", "grip", "--tolerance", "3"],
     "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
