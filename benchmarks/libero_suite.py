@@ -63,6 +63,9 @@ METHODS: dict[str, list[str]] = {
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
     "srpo-grip": [*_DEMOS, "--rollout.world-model", "grip", "--tolerance", "3"],
     "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],
+    "srpo-ungraded": [*_DEMOS, "--reward", "sparse"],  # everything else as in SRPO
+    "srpo-dbscan": [*_DEMOS, "--clustering", "dbscan"],
+    "srpo-siirl": [*_DEMOS, "--formula", "siirl"],
     "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
     "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
     "srpo-new-states": [*_DEMOS, "--revisit", "0", "--probes", "0", "--groups", "10"],
