@@ -234,7 +234,7 @@ def main() -> None:
     references = references_of(options.demos, world_model, policy.chunk) if options.demos else None
     graded = progress_rewards(
         seen, success, names, formula=config.formula, alpha=config.alpha, clustering=config.clustering,
-        tolerance=config.tolerance, references=references,
+        references=references,
     ).reward  # fmt: skip
     with torch.no_grad():
         states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]

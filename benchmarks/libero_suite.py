@@ -61,7 +61,6 @@ METHODS: dict[str, list[str]] = {
     "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
-    "srpo-grip": [*_DEMOS, "--rollout.world-model", "grip", "--tolerance", "3"],
     "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],
     "srpo-ungraded": [*_DEMOS, "--reward", "sparse"],  # everything else as in SRPO
     "srpo-dbscan": [*_DEMOS, "--clustering", "dbscan"],

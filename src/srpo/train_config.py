@@ -37,7 +37,6 @@ class TrainConfig:
             grades lead where nothing succeeds, and are out of the way of the outcomes where much does.
         clustering: ``"coverage"``, or the paper's distance to a centre of the successes, ``"dbscan"``, ``"nearest"``,
             ``"mean"`` or ``"k-medoids"``, see `progress_rewards`.
-        tolerance: for coverage: how many times its scale a moment may be off and still count wholly.
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
             (see `group_relative_gae`).
         gae_lambda: of ``credit="decision"``.
@@ -81,7 +80,6 @@ class TrainConfig:
     alpha: float = 0.8
     fade_grades: bool = False
     clustering: str = "coverage"
-    tolerance: float = 1.0
     credit: str = "episode"
     gae_lambda: float = 0.7
     token_weights: str = "equal"

@@ -238,7 +238,6 @@ class Trainer:
             formula=self.config.formula,
             alpha=self.config.alpha,
             clustering=self.config.clustering,
-            tolerance=self.config.tolerance,
             references=self.replay.references() if self.replay is not None else None,
         )
 

@@ -84,14 +84,6 @@ def test_failures_are_graded_by_how_far_they_came():
     assert graded.n_clusters == {"a": 1, "b": 0}
 
 
-def test_tolerance_multiplies_the_scale():
-    """A success 0, 2, 4 (steps of 4, squared: a scale of 2), a failure that stays at 0: stages 0, 4 and 16 off."""
-    moments = np.array([[0.0, 2.0, 4.0], [0.0, 0.0, 0.0]])[:, :, None]
-    for tolerance, covered in ((1.0, 1 + 2 / 4 + 2 / 16), (2.0, 1 + 1 + 4 / 16), (10.0, 3.0)):
-        found = progress_rewards(moments, [True, False], ["a", "a"], tolerance=tolerance)
-        assert found.distance[1] == pytest.approx(1 - covered / 3)
-
-
 def test_coverage_works_with_the_replay_and_the_public_formula():
     embeddings, success, task = batch()
     replay = ReferenceReplay(4)

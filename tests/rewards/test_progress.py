@@ -204,7 +204,6 @@ def test_a_broken_embedding_is_an_error_that_names_the_row(bad: float) -> None:
         ((LINE, [True] * 4, ["a"] * 4), {"formula": "papr"}, "paper or siirl"),
         ((LINE, [True] * 4, ["a"] * 4), {"clustering": "kmeans"}, "dbscan, nearest, mean"),
         ((LINE, [True] * 4, ["a"] * 4), {"alpha": 1.2}, r"\(0, 1\]"),
-        ((LINE, [True] * 4, ["a"] * 4), {"tolerance": 0.0}, "tolerance is 0.0: choose a number above 0"),
         ((LINE, [True] * 4, ["a"] * 4), {"references": (np.ones((2, 5)), ["a", "a"])}, "one world model"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from srpo.types import SrpoError
 from srpo.world_models import create
-from srpo.world_models.proprio import GripWorldModel, ImageProprioWorldModel, ProprioWorldModel
+from srpo.world_models.proprio import ImageProprioWorldModel, ProprioWorldModel
 
 NO_PICTURE = np.zeros((2, 2, 3), np.uint8)
 
@@ -31,28 +31,7 @@ def test_an_embedding_is_four_segments_means() -> None:
     np.testing.assert_array_equal(embedded, by_hand)
 
 
-def test_a_grip_counts_once_it_has_held_for_two_looks() -> None:
-    # Fingers 78, 18, 6, 6 and 0 mm apart: w / (w + 6 mm) is 13/14, 3/4, 1/2, 1/2 and 0.
-    apart = np.array([0.078, 0.018, 0.006, 0.006, 0.0], np.float32)
-    features = np.stack([np.full(5, 0.5), np.zeros(5), np.ones(5), apart / 2, -apart / 2], 1).astype(np.float32)
-    trace = GripWorldModel().trace(features)
-    np.testing.assert_array_equal(trace[:, :3], np.tile([1000.0, 0.0, 2000.0], (5, 1)))
-    np.testing.assert_allclose(trace[:, 3], [390, 90, 30, 30, 0], rtol=1e-5)
-    np.testing.assert_allclose(trace[:, 4], [800 * 13 / 14, 600, 400, 400, 0], rtol=1e-5)
-    np.testing.assert_array_equal(GripWorldModel().trace(features[:1]), trace[:1])
-
-
-def test_closing_on_a_rim_is_far_from_closing_on_nothing() -> None:
-    rim, nothing, wide = (np.array([[0, 0, 0, w / 2, -w / 2]] * 2, np.float32) for w in (0.008, 0.001, 0.078))
-
-    def apart(model: ProprioWorldModel, other: np.ndarray) -> float:
-        return float(np.linalg.norm(model.trace(rim)[-1] - model.trace(other)[-1]))
-
-    assert apart(GripWorldModel(), nothing) > 0.75 * apart(GripWorldModel(), wide)
-    assert apart(ProprioWorldModel(), nothing) < 0.11 * apart(ProprioWorldModel(), wide)
-
-
-@pytest.mark.parametrize("name", ["proprio", "image-proprio", "grip"])
+@pytest.mark.parametrize("name", ["proprio", "image-proprio"])
 def test_without_a_state_the_remedy_is_named(name: str) -> None:
     with pytest.raises(SrpoError, match=r"reads the robot's state.*--rollout\.world-model image"):
         create(name).frame_features(NO_PICTURE, {})

@@ -46,7 +46,6 @@ def progress_rewards(
     formula: str = "paper",
     alpha: float = 0.8,
     clustering: str = "coverage",
-    tolerance: float = 1.0,
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None = None,
 ) -> ProgressRewards:
     """Grade the failures of a batch by their distance to the successes of the same task.
@@ -73,14 +72,13 @@ def progress_rewards(
         alpha: in (0, 1], supremum of a failure's reward (the paper's best value: 0.8).
         clustering: ``"coverage"``; or ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see
             `success_centres`; ``"dbscan"`` means the public code's own one under ``formula="siirl"``.
-        tolerance: for coverage, how many times `coverage_scale` a moment may be off and count wholly; > 0.
         references: further successes, from outside this batch: (R embeddings like the others, (R,) tasks).
 
     Raises:
         SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for coverage, where it says
             that nothing has moved) or not finite.
     """
-    _check_options(formula, alpha, clustering, tolerance)
+    _check_options(formula, alpha, clustering)
     covering = clustering == "coverage"
     points, tasks = _checked("embeddings", embeddings, task, covering)
     succeeded = _checked_success(success, len(points))
@@ -99,7 +97,7 @@ def progress_rewards(
         if covering:
             n_clusters[name] = len(of_task)
             if len(failed):
-                scale = tolerance * coverage_scale(of_task)
+                scale = coverage_scale(of_task)
                 seen = [covered_progress(points[i], of_task, scale)[-1] for i in failed]
                 d = distance[failed] = 1.0 - np.array(seen)
                 reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
@@ -226,15 +224,13 @@ def _reference_set(
     return np.concatenate([known, extra]), known_tasks + extra_tasks
 
 
-def _check_options(formula: str, alpha: float, clustering: str, tolerance: float) -> None:
+def _check_options(formula: str, alpha: float, clustering: str) -> None:
     if formula not in FORMULAS:
         raise SrpoError(f"No reward formula named '{formula}': choose {' or '.join(FORMULAS)}.")
     if clustering not in CLUSTERINGS:
         raise SrpoError(f"No clustering named '{clustering}': choose {', '.join(CLUSTERINGS)}.")
     if not 0.0 < alpha <= 1.0:
         raise SrpoError(f"alpha is {alpha}: a failure must stay below a success, choose a value in (0, 1].")
-    if not 0.0 < tolerance < np.inf:
-        raise SrpoError(f"tolerance is {tolerance}: choose a number above 0, 1 for the scale itself.")
 
 
 def _checked(name: str, embeddings: Any, task: Any, covering: bool) -> tuple[np.ndarray, list[Hashable]]:

@@ -117,8 +117,8 @@ def change_since_first(features: np.ndarray) -> np.ndarray:
 def create(name: str) -> WorldModel:
     """A world model by name.
 
-    ``"image"``, ``"image-random"``, ``"pixels"``, ``"proprio"``, ``"image-proprio"``, ``"grip"``,
-    ``"length"``, ``"compact-random"``;
+    ``"image"``, ``"image-random"``, ``"pixels"``, ``"proprio"``, ``"image-proprio"``, ``"length"``,
+    ``"compact-random"``;
     ``"vjepa2-vitl"``, ``"vjepa2-vith"``, ``"vjepa2-vitg"``, ``"vjepa2-vitg-384"`` with weights from the Hugging Face
     hub, ``"vjepa2:<folder>"`` with weights from there; ``"compact:<folder>"``, made by ``srpo world-model train``; or
     an import string ``module:Class``.
@@ -130,7 +130,7 @@ def create(name: str) -> WorldModel:
     from srpo.world_models.image import ImageWorldModel
     from srpo.world_models.length import LengthWorldModel
     from srpo.world_models.pixels import PixelWorldModel
-    from srpo.world_models.proprio import GripWorldModel, ImageProprioWorldModel, ProprioWorldModel
+    from srpo.world_models.proprio import ImageProprioWorldModel, ProprioWorldModel
     from srpo.world_models.vjepa2 import PUBLISHED, VJepa2WorldModel
 
     if name == "image":
@@ -143,8 +143,6 @@ def create(name: str) -> WorldModel:
         return ProprioWorldModel()
     if name == "image-proprio":
         return ImageProprioWorldModel()
-    if name == "grip":
-        return GripWorldModel()
     if name == "length":
         return LengthWorldModel()
     if name == "compact-random":
@@ -157,7 +155,7 @@ def create(name: str) -> WorldModel:
         from srpo.plugins import load
 
         return load(name)()
-    own = ("image", "image-random", "pixels", "proprio", "image-proprio", "grip", "length", "compact-random")
+    own = ("image", "image-random", "pixels", "proprio", "image-proprio", "length", "compact-random")
     known = ", ".join([*own, *PUBLISHED])
     raise SrpoError(
         f"No world model named '{name}': choose {known}, or give compact:<folder>, vjepa2:<folder> or module:Class."

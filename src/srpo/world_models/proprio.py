@@ -18,11 +18,6 @@ _HAND, _FINGERS = [0, 1, 2], [6, 7]
 # hand: what they closed on is a matter of millimetres.
 _PER_METRE = np.array([2000.0, 2000.0, 2000.0, 6000.0, 6000.0], np.float32)
 
-# An opening (m) that counts half as much as a wide one; and the units of position (m), opening (m) and grip (0 to 1):
-# closing on a bowl's rim instead of on nothing is as far as 17 cm of the hand's way.
-_THIN = np.float32(0.006)
-_GRIP_UNITS = np.array([2000.0, 2000.0, 2000.0, 5000.0, 800.0], np.float32)
-
 
 class ProprioWorldModel:
     """The hand's way through space and the opening of its fingers; objects show where the fingers stop.
@@ -53,23 +48,6 @@ class ProprioWorldModel:
     def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """(N, 20) float32: means over four time segments."""
         return np.stack([segment_means(self.trace(f), 4).ravel() for f in features])
-
-
-class GripWorldModel(ProprioWorldModel):
-    """The hand's way, how far it is open, and whether it closed on something.
-
-    Between two fingers closed on the rim of a bowl (8 mm apart) and on nothing (1 mm) there is less than a tenth of the
-    way from open to closed, so that `ProprioWorldModel` hardly tells a grasp from a miss. Here the opening w counts
-    by ``w / (w + 6 mm)`` too, which rises steeply where the fingers all but touch, and which must hold for two looks: a
-    hand that is closing passes by every opening.
-    """
-
-    def trace(self, features: np.ndarray) -> np.ndarray:
-        """(T, 5) float32: position, opening, and the smaller grip of this look and the last, in the picture's units."""
-        opening = np.abs(np.asarray(features[:, 3] - features[:, 4], np.float32))
-        grip = opening / (opening + _THIN)
-        grip[1:] = np.minimum(grip[1:], grip[:-1].copy())
-        return np.concatenate([features[:, :3], np.stack([opening, grip], 1)], axis=1).astype(np.float32) * _GRIP_UNITS
 
 
 class ImageProprioWorldModel:
