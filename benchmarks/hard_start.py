@@ -160,14 +160,17 @@ def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
 
 
 def figure(results: Path, path: Path) -> None:
-    """A panel a task: successes of all attempts of a step, in per cent, against episodes; a line a method and seed."""
+    """A panel a task: successes of all attempts of a step, in per cent, against episodes; colours are methods, line
+    styles seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     runs = [(f.name.removeprefix("hard_"), r) for f in folders(results) for r in sorted(f.glob("task_*"))]
     tasks = sorted({int(r.name.removeprefix("task_")) for _, r in runs})
     shades = ("#0a7d5f", "#b35a00", "#5566cc", "#cc6677", "#88ccee", "#999999")
-    colours = dict(zip(dict.fromkeys(label for label, _ in runs), cycle(shades), strict=False))
+    methods, seeds = (list(dict.fromkeys(label.rpartition("_")[i] for label, _ in runs)) for i in (0, 2))
+    colours = dict(zip(methods, cycle(shades), strict=False))
+    styles = dict(zip(sorted(seeds, key=int), cycle(("-", "--", ":", "-.")), strict=False))
     columns = min(5, len(tasks))
     drawing = Figure(figsize=(4.0 * columns, 3.4 * -(-len(tasks) // columns)), dpi=130, layout="constrained")
     FigureCanvasAgg(drawing)
@@ -175,9 +178,10 @@ def figure(results: Path, path: Path) -> None:
     for axes, task in zip(panels, tasks, strict=False):
         for label, run in runs:
             if run.name == f"task_{task}":
-                rows, named = rows_of(run), label.replace("_", ", seed ")
+                rows, (method, _, seed) = rows_of(run), label.rpartition("_")
                 share = 100 * rows["n_success"] / rows["n_episodes"]
-                axes.plot(rows["episodes"], share, lw=2, color=colours[label], label=named)
+                look = {"color": colours[method], "ls": styles[seed], "label": f"{method}, seed {seed}"}
+                axes.plot(rows["episodes"], share, lw=2, **look)
         axes.set(title=f"task {task}", xlabel="training episodes", ylim=(0, 101))
         axes.legend(frameon=False, loc="upper left")
         for side in ("top", "right"):
