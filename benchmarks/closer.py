@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 from credit import references_of, roll_out
-from libero_suite import PRESET
 from srpo import presets
 from srpo.config import override
 from srpo.policies.compact import CompactPolicy
 from srpo.rewards.coverage import covered_progress
 from srpo.world_models import create, moments
+from suite_methods import PRESET
 
 HELD = 0.4  # reach and grasp
 

@@ -57,6 +57,17 @@ from srpo.world_models import WorldModel, create, moments
 SEED = 77
 
 
+def asked(parser: argparse.ArgumentParser, name: str, groups: int) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The options of a script that rolls out groups, defaults ``name`` and ``groups``; what ``parser`` does not know is
+    settings of ``srpo train``."""
+    parser.add_argument("--preset", choices=[n for n in PRESETS if n.startswith("libero")], default=name)
+    parser.add_argument("--policy", type=Path, required=True)
+    parser.add_argument("--groups", type=int, default=groups)
+    parser.add_argument("--workers", type=int, default=None)
+    options, settings = parser.parse_known_args()
+    return options, dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
+
+
 def roll_out(
     policy: CompactPolicy, config: TrainConfig, groups: int, workers: int | None, single: int = 0
 ) -> list[Episode]:
@@ -206,15 +217,10 @@ def decision_advantages(
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=[n for n in PRESETS if n.startswith("libero")], default="libero-quick")
-    parser.add_argument("--policy", type=Path, required=True)
-    parser.add_argument("--groups", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--agreement", action="store_true")
     parser.add_argument("--demos", type=Path, help="first references")
     parser.add_argument("--true-progress", action="store_true")
-    options, settings = parser.parse_known_args()
-    changes = dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
+    options, changes = asked(parser, "libero-quick", 64)
     if options.true_progress:
         changes["rollout.true-progress"] = "True"
     config = override(preset(options.preset).train, changes)

@@ -15,7 +15,6 @@ best true progress, to be compared with that of grades in ``grades.py``. Other o
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,11 +24,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from closer import HELD
-from credit import roll_out
+from credit import asked, roll_out
 from grades import within_groups
 from srpo.config import override
 from srpo.policies.compact import CompactPolicy
-from srpo.presets import PRESETS, preset
+from srpo.presets import preset
 from srpo.types import Episode
 
 FOLDS, COMPONENTS, GRID = 5, 60, 4
@@ -65,12 +64,7 @@ def predicted(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=[n for n in PRESETS if n.startswith("libero")], default="libero-spatial")
-    parser.add_argument("--policy", type=Path, required=True)
-    parser.add_argument("--groups", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=None)
-    options, settings = parser.parse_known_args()
-    changes = dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
+    options, changes = asked(parser, "libero-spatial", 20)
     config = override(preset(options.preset).train, changes | {"rollout.true-progress": "True"})
     episodes = roll_out(CompactPolicy.from_pretrained(options.policy), config, options.groups, options.workers)
     success = np.array([e.success for e in episodes])

@@ -22,10 +22,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from closer import HELD
-from credit import references_of, roll_out
+from credit import asked, references_of, roll_out
 from srpo.config import override
 from srpo.policies.compact import CompactPolicy
-from srpo.presets import PRESETS, preset
+from srpo.presets import preset
 from srpo.rewards import progress_rewards
 from srpo.world_models import create, moments
 
@@ -46,13 +46,8 @@ def within_groups(grade: np.ndarray, truth: np.ndarray, group: np.ndarray, faile
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=[n for n in PRESETS if n.startswith("libero")], default="libero-spatial")
-    parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--demos", type=Path, required=True)
-    parser.add_argument("--groups", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=None)
-    options, settings = parser.parse_known_args()
-    changes = dict(zip((o.removeprefix("--") for o in settings[::2]), settings[1::2], strict=True))
+    options, changes = asked(parser, "libero-spatial", 20)
     chosen = override(preset(options.preset).train, changes)
     config = override(chosen, {"rollout.true-progress": "True", "rollout.world-model": "image-proprio"})
     policy = CompactPolicy.from_pretrained(options.policy)

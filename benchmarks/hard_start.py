@@ -25,9 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from libero_suite import KEPT, METHODS, PRESET, episodes_of, rows_of, single_outcomes
+from libero_suite import KEPT
 from specialists import kept, line, train
 from srpo import presets
+from suite_methods import METHODS, PRESET
+from suite_results import episodes_of, rows_of, single_outcomes
 
 WINDOW, SOLVED = 32, 30
 LEVELS = (0.5, 0.7, 0.8, 0.9)

@@ -15,72 +15,24 @@ table and the learning curves; checkpoints and videos under ``--work``.
 Policies are evaluated by the median of each token's distribution, and sampled at the temperature of practice. Success
 during training is that of sampled episodes from initial states not seen before, of each task's last 16 (32 without
 probes), mean over the tasks (``success_recent``); "episodes to 80 %" is the first step at which it is there. Methods
-are options of ``srpo train`` (`METHODS`).
+are options of ``srpo train`` (`suite_methods.METHODS`).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import signal
 import subprocess
 import sys
 import time
-from itertools import cycle
 from pathlib import Path
 
-import numpy as np
-from scipy import stats
-
 from srpo import presets
-from srpo.evaluation.intervals import wilson
-from srpo.tracking import read_csv
+from suite_methods import CLI, METHODS, PRESET, PROGRAMS, STARTS
+from suite_results import compared, episodes_of, figure, folders, per_task, single_attempts, table
 
-PRESET = {"libero_spatial": "libero-spatial", "libero_object": "libero-object"}
-#: Gradient steps of cloning, where not the preset's. (A clone that was stopped early gains from the demonstrations when
-#: they are cloned again: compare with one that was not, or set --distil.demonstration-weight 0.)
-STARTS: dict[str, dict[str, int]] = {"easy": {}, "hard": {"libero_spatial": 200, "libero_object": 150}}
-_DEMOS = ["--demonstrations", "DEMOS"]  # the folder is put in
-_EPISODE = ["--credit", "episode", "--normalise-std", "True"]
-_NO_DISTIL = ["--distil.every", "0"]
-_PAPER = [*_DEMOS, "--clustering", "dbscan", "--replay", "64", "--normalise-std", "True", "--fade-grades", "False"]
-_SPARSE = ["--reward", "sparse", "--task-sampling", "uncertain"]
-METHODS: dict[str, list[str]] = {
-    "srpo": _DEMOS,
-    "grpo": [*_DEMOS, *_SPARSE, *_EPISODE],
-    "sparse": [*_DEMOS, *_SPARSE],  # GRPO with credit by decision
-    "srpo-no-distil": [*_DEMOS, *_NO_DISTIL],
-    "grpo-no-distil": [*_SPARSE, *_EPISODE, *_NO_DISTIL],
-    # Nothing but new policies, to the end.
-    "clone-only": [*_DEMOS, *_SPARSE, "--learner.learning-rate", "0", "--distil.last", "0"],
-    "paper": _PAPER,
-    "paper-siirl": [*_PAPER, "--formula", "siirl"],
-    "paper-nearest": [*_PAPER, "--clustering", "nearest"],
-    "srpo-pixels": [*_DEMOS, "--rollout.world-model", "pixels"],
-    "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
-    "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
-    "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],
-    "srpo-ungraded": [*_DEMOS, "--reward", "sparse"],  # everything else as in SRPO
-    "srpo-dbscan": [*_DEMOS, "--clustering", "dbscan"],
-    "srpo-siirl": [*_DEMOS, "--formula", "siirl"],
-    "srpo-alpha-0.3": [*_DEMOS, "--alpha", "0.3"],
-    "srpo-no-fade": [*_DEMOS, "--fade-grades", "False"],
-    "srpo-new-states": [*_DEMOS, "--revisit", "0", "--probes", "0", "--groups", "10"],
-    "srpo-constant-rate": [*_DEMOS, "--schedule", "constant"],
-    "srpo-uncertain": [*_DEMOS, "--task-sampling", "uncertain"],
-    "srpo-fresh-noise": [*_DEMOS, "--rollout.noise-persistence", "0", "--temperature", "0.25"],
-    "srpo-all-weights": [*_DEMOS, "--learner.frozen", ""],
-    "srpo-no-replay": [*_DEMOS, "--replay", "0"],
-    "srpo-std": [*_DEMOS, "--normalise-std", "True"],
-    "srpo-lambda-1": [*_DEMOS, "--gae-lambda", "1"],
-    "srpo-equal-tokens": [*_DEMOS, "--token-weights", "equal"],
-    "srpo-one-temperature": [*_DEMOS, "--gripper-temperature", "none"],
-}
-CLI = ("-m", "srpo.cli")
-#: What runs ``srpo train`` of a method, where not the command itself.
-PROGRAMS = {"srpo-true": (str(Path(__file__).with_name("true_grades.py")),)}
 KEPT = ("config.json", "metrics.csv", "groups.csv", "provenance.json")
 KEPT_SFT = ("sft.csv", "sft_config.json", "sft_provenance.json")
 
@@ -182,189 +134,6 @@ def evaluated(policy: Path, out: Path, options: list[str], log: Path, times: Pat
     if not result.is_file() or result.stat().st_mtime < (policy / "model.safetensors").stat().st_mtime:
         stage(["eval", str(policy), *options, "--out", str(out)], log, times)
     return result
-
-
-def episodes_of(folder: Path) -> int:
-    """Training episodes that a run has behind it."""
-    return int(rows_of(folder)["episodes"][-1]) if (folder / "metrics.csv").is_file() else 0
-
-
-def rows_of(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of ``metrics.csv``."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {k: np.array([float(r[k] or "nan") for r in rows]) for k in rows[0]}
-
-
-def episodes_to(rows: dict[str, np.ndarray], level: float) -> int | None:
-    """Episodes until ``success_recent`` is at ``level``; None if it never is."""
-    there = np.flatnonzero(rows["success_recent"] >= level)
-    return int(rows["episodes"][there[0]]) if len(there) else None
-
-
-def folders(results: Path) -> list[Path]:
-    """The runs' folders of a suite's results: START/METHOD_SEED."""
-    return sorted(f.parent for start in STARTS for f in (results / start).glob("*/metrics.csv"))
-
-
-def table(results: Path) -> str:
-    """Markdown, one line a run."""
-    levels = (0.5, 0.7, 0.8, 0.9, 0.95)
-    phases = {"before": "before", "after": "after", "before_sampled": "before, sampled",
-              "after_sampled": "after, sampled", "practised": "after, practised states"}  # fmt: skip
-    head = ["start", "method", "seed", "episodes", *phases.values(), "practice, recent"]
-    head += [f"to {level:.0%}" for level in levels] + ["hours of RL steps", "CPU hours"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for folder in folders(results):
-        rows = rows_of(folder)
-        method, _, seed = folder.name.rpartition("_")
-        cells = [folder.parent.name, method, seed, str(int(rows["episodes"][-1]))]
-        for phase in phases:
-            if not (folder / f"eval_{phase}.json").is_file():  # of a run older than that evaluation
-                cells.append("-")
-                continue
-            overall = json.loads((folder / f"eval_{phase}.json").read_text())["overall"]
-            low, high = wilson(overall["successes"], overall["episodes"])
-            cells.append(f"{overall['successes']}/{overall['episodes']} [{low:.0%}, {high:.0%}]")
-        cells.append(f"{rows['success_recent'][-1]:.0%}")
-        cells += [str(episodes_to(rows, level) or "-") for level in levels]
-        spent = json.loads((folder / "times.json").read_text())["train"]
-        cells += [f"{rows['seconds_total'].sum() / 3600:.2f}", f"{spent['cpu'] / 3600:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def compared(results: Path, baseline: str = "grpo") -> str:
-    """Markdown: of every method and level, the episodes it needs as a share of the baseline's, paired by seed;
-    geometric mean and, from two seeds on, Student's 95 % interval. Empty where no seed has both."""
-    levels = (0.5, 0.7, 0.8, 0.9, 0.95)
-    lines = []
-    for start in sorted({f.parent.name for f in folders(results)}):
-        methods = sorted({f.name.rpartition("_")[0] for f in folders(results) if f.parent.name == start} - {baseline})
-        for method in methods:
-            cells = [start, method]
-            for level in levels:
-                logs = []
-                for folder in sorted((results / start).glob(f"{method}_[0-9]*")):
-                    other = folder.with_name(f"{baseline}_{folder.name.rpartition('_')[2]}")
-                    if (other / "metrics.csv").is_file():
-                        reached = [episodes_to(rows_of(f), level) for f in (folder, other)]
-                        if all(reached):
-                            logs.append(np.log(reached[0] / reached[1]))
-                if not logs:
-                    cells.append("-")
-                    continue
-                mean, text = float(np.mean(logs)), f" (n={len(logs)})"
-                if len(logs) > 1:
-                    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / np.sqrt(len(logs))
-                    text = f" [{np.exp(mean - half):.2f}, {np.exp(mean + half):.2f}]" + text
-                cells.append(f"{np.exp(mean):.2f}{text}")
-            if set(cells[2:]) != {"-"}:
-                lines.append("| " + " | ".join(cells) + " |")
-    if not lines:
-        return ""
-    head = ["start", f"episodes, as a share of {baseline}'s", *(f"to {level:.0%}" for level in levels)]
-    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
-
-
-def per_task(results: Path) -> str:
-    """Markdown: held-out success of every task, summed over the seeds, before and after; the same evaluation of the
-    clone that seeds have in common counts once."""
-    counts: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    seen = set()
-    for folder in folders(results):
-        for phase in ("before", "after", "before_sampled", "after_sampled"):
-            file = folder / f"eval_{phase}.json"
-            key = (folder.parent.name, folder.name.rpartition("_")[0], phase.replace("_", ", "))
-            rates = json.loads(file.read_text())["tasks"] if file.is_file() else {}
-            if phase.startswith("before"):  # a clone made again is the same but for the date
-                if (key, str(rates)) in seen:
-                    continue
-                seen.add((key, str(rates)))
-            for task, rate in rates.items():
-                cell = counts.setdefault(key, {}).setdefault(task.rpartition("/")[2], [0, 0])
-                cell[0] += rate["successes"]
-                cell[1] += rate["episodes"]
-    if not counts:
-        return ""
-    tasks = sorted(next(iter(counts.values())), key=int)
-    lines = ["| start | method | | " + " | ".join(tasks) + " |", "|---|---|---|" + "---|" * len(tasks)]
-    for key, row in counts.items():
-        lines.append("| " + " | ".join([*key, *(f"{row[t][0]}/{row[t][1]}" for t in tasks)]) + " |")
-    return "\n".join(lines)
-
-
-def single_outcomes(run: Path) -> dict[int, list[int]]:
-    """RL step -> outcomes (0 or 1) of a run's single attempts, from its ``groups.csv``."""
-    steps: dict[int, list[int]] = {}
-    for row in read_csv(run / "groups.csv"):
-        if row["episodes"] == 1:
-            steps.setdefault(int(row["step"]), []).append(int(row["successes"]))
-    return steps
-
-
-def single_attempts(results: Path, length: int = 15) -> str:
-    """Markdown: how many of the single attempts (as many of every task) succeed, by ``length`` steps."""
-    counts: dict[tuple[str, str, str], list[list[int]]] = {}
-    for folder in folders(results):
-        for step, outcomes in (single_outcomes(folder) if (folder / "groups.csv").is_file() else {}).items():
-            key = (folder.parent.name, *folder.name.rpartition("_")[::2])
-            periods = counts.setdefault(key, [])
-            period = (step - 1) // length
-            periods.extend([0, 0] for _ in range(period + 1 - len(periods)))
-            periods[period][0] += sum(outcomes)
-            periods[period][1] += len(outcomes)
-    if not counts:
-        return ""
-    most = max(map(len, counts.values()))
-    heads = [f"steps {length * k + 1} to {length * (k + 1)}" for k in range(most)]
-    lines = [f"| start | method | seed | {' | '.join(heads)} |", "|---|---|---|" + "---|" * most]
-    for key, periods in counts.items():
-        cells = [f"{won}/{of}" for won, of in periods] + ["-"] * (most - len(periods))
-        lines.append("| " + " | ".join([*key, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def over_seeds(place: Path, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Episodes, mean of ``success_recent`` over the seeds and half of Student's 95 % interval, as far as all seeds go;
-    empty with a single seed."""
-    runs = [rows_of(folder) for folder in sorted(place.glob(f"{method}_[0-9]*"))]
-    if len(runs) < 2:
-        return np.empty(0), np.empty(0), np.empty(0)
-    shortest = min((r["episodes"] for r in runs), key=len)
-    curves = np.stack([r["success_recent"][: len(shortest)] for r in runs])
-    half = stats.t.ppf(0.975, len(runs) - 1) * curves.std(0, ddof=1) / np.sqrt(len(runs))
-    return shortest, curves.mean(0), half
-
-
-def figure(results: Path, path: Path) -> None:
-    """Learning curves: a panel a start, a thin line a seed, the mean and its interval over seeds, methods by colour."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    starts = sorted({f.parent.name for f in folders(results)})
-    shades = ("#0a7d5f", "#b35a00", "#5566cc", "#999999", "#cc6677", "#88ccee", "#ddcc77", "#aa4499")
-    drawn = [m for m in METHODS if m in {f.name.rpartition("_")[0] for f in folders(results)}]
-    colours = dict(zip(drawn, cycle(shades), strict=False))
-    drawing = Figure(figsize=(5.2 * len(starts), 3.8), dpi=130, facecolor="white", layout="constrained")
-    FigureCanvasAgg(drawing)
-    for axes, start in zip(drawing.subplots(1, len(starts), squeeze=False)[0], starts, strict=True):
-        named = set()
-        for folder in (f for f in folders(results) if f.parent.name == start):
-            method, rows = folder.name.rpartition("_")[0], rows_of(folder)
-            label = method if method not in named else None
-            named.add(method)
-            axes.plot(rows["episodes"], rows["success_recent"], color=colours[method], lw=1, label=label)
-        for method in named:
-            episodes, mean, half = over_seeds(results / start, method)
-            axes.plot(episodes, mean, color=colours[method], lw=2.5)
-            axes.fill_between(episodes, mean - half, mean + half, color=colours[method], alpha=0.15, lw=0)
-        axes.set(title=f"{start} start", xlabel="training episodes", ylabel="sampled success", ylim=(0, 1.01))
-        axes.legend(frameon=False, loc="best")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ that all started from, and in ``--rounds`` of 150 attempts it is corrected where
 its task on held-out initial states before and after, and ``srpo eval`` the policy for all. Everything is resumable:
 run it again to continue, or with one number more to ``--again`` to go on from where a run without it ended.
 
-``--method grpo`` gives the tasks' runs that method's options (`libero_suite.METHODS`) in the same schedule; --policy
+``--method grpo`` gives the tasks' runs that method's options (`suite_methods.METHODS`) in the same schedule; --policy
 and --practised are then those of its own joint run.
 
 Writes RESULTS/SUITE/specialists_SEED (of another method, specialists_METHOD_SEED): settings and CSV of every run,
@@ -30,10 +30,12 @@ from pathlib import Path
 
 import numpy as np
 
-from libero_suite import CLI, KEPT, METHODS, PRESET, PROGRAMS, episodes_of, small, stage
+from libero_suite import KEPT, small, stage
 from srpo import presets
 from srpo.evaluation.intervals import wilson
 from srpo.tracking import read_csv
+from suite_methods import CLI, METHODS, PRESET, PROGRAMS
+from suite_results import episodes_of
 
 #: As the demo, which practises one task; but noise lasts over decisions, so that less of it does, and the rate is twice
 #: as high at first and falls: docs/results.md has what a constant 5e-5 (``--schedule constant --learner.learning-rate

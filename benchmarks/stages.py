@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from libero_suite import PRESET, STARTS, rows_of
 from srpo.evaluation.intervals import wilson
+from suite_methods import PRESET, STARTS
+from suite_results import rows_of
 
 COLOURS = {"srpo": "#0a7d5f", "grpo": "#b35a00", "sparse": "#5566cc"}
 
