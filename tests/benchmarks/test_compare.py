@@ -17,7 +17,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_newcombes_published_intervals(compare: ModuleType) -> None:
-    """Newcombe 1998, table II, method 10, examples (a), (d) and (h)."""
+    """Newcombe 1998, table II, method 10, examples (a), (b) and (h)."""
     assert compare.newcombe((48, 80), (56, 70)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
     assert compare.newcombe((3, 10), (9, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
     assert compare.newcombe((0, 10), (10, 10)) == pytest.approx((0.6075, 1.0), abs=5e-5)
