@@ -7,7 +7,9 @@
 Each argument is a file that ``srpo eval`` wrote, or successes/episodes. Printed as a Markdown table: successes with
 Wilson's 95 % interval; the difference to the first with Newcombe's 95 % interval (1998, Statistics in Medicine 17,
 method 10: Wilson's limits of the two); and the two-sided p of Fisher's exact test. Both take attempts for independent.
-They speak of these two policies: what another seed of training would give they cannot know.
+Where both files have the outcomes of attempts at the same initial states, also the two-sided p of McNemar's exact test:
+of the attempts that one solves and the other does not, how unevenly the two share them. All of these speak of two
+policies: what another seed of training would give they cannot know.
 """
 
 from __future__ import annotations
@@ -16,54 +18,78 @@ import argparse
 import json
 import math
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from scipy.stats import fisher_exact
+from scipy.stats import binomtest, fisher_exact
 
 from srpo.evaluation.intervals import wilson
+from suite_results import outcomes
 
-Count = tuple[int, int]
+
+@dataclass(frozen=True)
+class Rate:
+    """A success rate; ``attempts``: where they are known, "1" or "0" an attempt of every task."""
+
+    successes: int
+    episodes: int
+    attempts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.episodes
 
 
-def counted(argument: str) -> Count:
-    """Successes and episodes of "116/240", or of a file with an "overall" of ``srpo eval``."""
+def read(argument: str) -> Rate:
+    """Of "116/240", or of a file of ``srpo eval``."""
     try:
         if number := re.fullmatch(r"(\d+)/(\d+)", argument):
-            successes, episodes = int(number[1]), int(number[2])
+            rate = Rate(int(number[1]), int(number[2]))
         else:
-            overall = json.loads(Path(argument).read_text())["overall"]
-            successes, episodes = int(overall["successes"]), int(overall["episodes"])
+            result = json.loads(Path(argument).read_text())
+            overall = result["overall"]
+            rate = Rate(int(overall["successes"]), int(overall["episodes"]), outcomes(result))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(f"{argument} is neither like 116/240 nor a file that srpo eval wrote: {error!r}") from error
-    if not 0 <= successes <= episodes or episodes == 0:
-        raise SystemExit(f"{argument} counts {successes} successes of {episodes} episodes: nothing to compare.")
-    return successes, episodes
+    if not 0 <= rate.successes <= rate.episodes or rate.episodes == 0:
+        raise SystemExit(f"{argument} counts {rate.successes} of {rate.episodes} episodes: nothing to compare.")
+    return rate
 
 
-def newcombe(first: Count, second: Count) -> tuple[float, float]:
+def newcombe(first: Rate, second: Rate) -> tuple[float, float]:
     """95 % interval of the second's success rate minus the first's."""
-    (a, n), (b, m) = first, second
-    p, q = a / n, b / m
-    (low_p, high_p), (low_q, high_q) = wilson(a, n), wilson(b, m)
+    low, high = wilson(first.successes, first.episodes)
+    low_2, high_2 = wilson(second.successes, second.episodes)
+    difference = second.value - first.value
     return (
-        q - p - math.hypot(q - low_q, high_p - p),
-        q - p + math.hypot(high_q - q, p - low_p),
+        difference - math.hypot(second.value - low_2, high - first.value),
+        difference + math.hypot(high_2 - second.value, first.value - low),
     )
 
 
-def table(names: list[str], counts: list[Count]) -> str:
-    """Markdown, one line a count; the first is what the others are compared with."""
-    first = counts[0]
-    rows = [["", "successes", "95 %", "difference", "95 %", "p"], ["---"] * 6]
-    for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-        low, high = wilson(*count)
-        against = ["", "", ""]
+def mcnemar(first: Rate, second: Rate) -> str:
+    """The p of McNemar's exact test; empty where the attempts are not known, or not those at the same states."""
+    lengths = [{task: len(won) for task, won in rate.attempts.items()} for rate in (first, second)]
+    if lengths[0] != lengths[1] or not lengths[0]:
+        return ""
+    pairs = [pair for task, won in first.attempts.items() for pair in zip(won, second.attempts[task], strict=True)]
+    only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    return f"{binomtest(only_first, only_first + only_second).pvalue:.2g}" if only_first + only_second else "1"
+
+
+def table(names: list[str], rates: list[Rate]) -> str:
+    """Markdown, one line a rate; the first is what the others are compared with."""
+    first = rates[0]
+    rows = [["", "successes", "95 %", "difference", "95 %", "p, Fisher", "p, McNemar"], ["---"] * 7]
+    for i, (name, rate) in enumerate(zip(names, rates, strict=True)):
+        low, high = wilson(rate.successes, rate.episodes)
+        against = [""] * 4
         if i:
-            below, above = newcombe(first, count)
-            p = fisher_exact([[won, of - won] for won, of in (first, count)]).pvalue
-            difference = count[0] / count[1] - first[0] / first[1]
-            against = [f"{difference:+.1%}", f"{below:+.1%} to {above:+.1%}", f"{p:.2g}"]
-        rows.append([name, f"{count[0]}/{count[1]}", f"{low:.0%} to {high:.0%}", *against])
+            below, above = newcombe(first, rate)
+            p = fisher_exact([[r.successes, r.episodes - r.successes] for r in (first, rate)]).pvalue
+            against = [f"{rate.value - first.value:+.1%}", f"{below:+.1%} to {above:+.1%}", f"{p:.2g}"]
+            against.append(mcnemar(first, rate))
+        rows.append([name, f"{rate.successes}/{rate.episodes}", f"{low:.0%} to {high:.0%}", *against])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -71,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("of", nargs="+", metavar="FILE|S/N")
     names = parser.parse_args().of
-    print(table(names, [counted(name) for name in names]))
+    print(table(names, [read(name) for name in names]))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from srpo import presets
 from suite_methods import CLI, METHODS, PRESET, PROGRAMS, STARTS
-from suite_results import compared, episodes_of, figure, folders, per_task, single_attempts, table
+from suite_results import compared, episodes_of, figure, folders, outcomes, per_task, single_attempts, table
 
 KEPT = ("config.json", "metrics.csv", "groups.csv", "provenance.json")
 KEPT_SFT = ("sft.csv", "sft_config.json", "sft_provenance.json")
@@ -116,13 +116,14 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
 
 
 def small(file: Path, paths: dict[str, str]) -> str:
-    """What is kept of a file: its text with ``paths`` of this machine replaced, of an evaluation without its
-    episodes."""
+    """What is kept of a file: its text with ``paths`` of this machine replaced, of an evaluation the
+    outcomes of its attempts instead of all that is known of them."""
     text = file.read_text()
     for path, short in paths.items():
         text = text.replace(path, short)
     if file.name.startswith("eval"):
         result = json.loads(text)
+        result["outcomes"] = outcomes(result)
         result.pop("episodes", None)
         text = json.dumps(result, indent=1) + "\n"
     return text

@@ -6,6 +6,7 @@ import csv
 import json
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -36,6 +37,16 @@ def episodes_to(rows: dict[str, np.ndarray], level: float) -> int | None:
 def folders(results: Path) -> list[Path]:
     """The runs' folders of a suite's results: START/METHOD_SEED."""
     return sorted(f.parent for start in STARTS for f in (results / start).glob("*/metrics.csv"))
+
+
+def outcomes(result: dict[str, Any]) -> dict[str, str]:
+    """Of an evaluation, of every task, "1" (a success) or "0" an attempt, in the order of the initial states; empty if
+    neither its episodes nor their outcomes were kept."""
+    found: dict[str, str] = dict(result.get("outcomes", {}))
+    if not found:
+        for episode in result.get("episodes", []):
+            found[episode["task"]] = found.get(episode["task"], "") + str(int(episode["success"]))
+    return found
 
 
 def table(results: Path) -> str:
