@@ -29,11 +29,15 @@ from suite_results import outcomes
 
 @dataclass(frozen=True)
 class Rate:
-    """A success rate; ``attempts``: where they are known, "1" or "0" an attempt of every task."""
+    """A success rate.
+
+    ``attempts``: by protocol and task, "1" or "0" an attempt; empty where they are not known, and of states that a run
+    practised, which are another run's only by chance.
+    """
 
     successes: int
     episodes: int
-    attempts: dict[str, str] = field(default_factory=dict)
+    attempts: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -47,8 +51,9 @@ def read(argument: str) -> Rate:
             rate = Rate(int(number[1]), int(number[2]))
         else:
             result = json.loads(Path(argument).read_text())
-            overall = result["overall"]
-            rate = Rate(int(overall["successes"]), int(overall["episodes"]), outcomes(result))
+            overall, protocol = result["overall"], result["protocol"]
+            attempts = {} if protocol == "practised" else {(protocol, k): won for k, won in outcomes(result).items()}
+            rate = Rate(int(overall["successes"]), int(overall["episodes"]), attempts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(f"{argument} is neither like 116/240 nor a file that srpo eval wrote: {error!r}") from error
     if not 0 <= rate.successes <= rate.episodes or rate.episodes == 0:
@@ -68,11 +73,12 @@ def newcombe(first: Rate, second: Rate) -> tuple[float, float]:
 
 
 def mcnemar(first: Rate, second: Rate) -> str:
-    """The p of McNemar's exact test; empty where the attempts are not known, or not those at the same states."""
-    lengths = [{task: len(won) for task, won in rate.attempts.items()} for rate in (first, second)]
+    """The p of McNemar's exact test; empty where the attempts are not known, or not at the same states (those of a
+    protocol and task are the same for every policy)."""
+    lengths = [{place: len(won) for place, won in rate.attempts.items()} for rate in (first, second)]
     if lengths[0] != lengths[1] or not lengths[0]:
         return ""
-    pairs = [pair for task, won in first.attempts.items() for pair in zip(won, second.attempts[task], strict=True)]
+    pairs = [pair for place, won in first.attempts.items() for pair in zip(won, second.attempts[place], strict=True)]
     only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
     return f"{binomtest(only_first, only_first + only_second).pvalue:.2g}" if only_first + only_second else "1"
 

@@ -116,8 +116,8 @@ def run(options: argparse.Namespace, start: str, method: str, seed: int) -> None
 
 
 def small(file: Path, paths: dict[str, str]) -> str:
-    """What is kept of a file: its text with ``paths`` of this machine replaced, of an evaluation the
-    outcomes of its attempts instead of all that is known of them."""
+    """What is kept of a file: its text with ``paths`` of this machine replaced, of an evaluation the outcomes of
+    its attempts instead of all that is known of them."""
     text = file.read_text()
     for path, short in paths.items():
         text = text.replace(path, short)

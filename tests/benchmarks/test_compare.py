@@ -6,6 +6,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,9 @@ def test_files_and_counts(
     episodes = [{"task": "a", "success": k == 3} for k in range(4)] + [{"task": "b", "success": False}] * 3
     files = [tmp_path / "first.json", tmp_path / "second.json"]
     overall = [{"successes": won, "episodes": 7} for won in (1, 5)]
-    files[0].write_text(json.dumps({"overall": overall[0], "episodes": episodes}))
-    files[1].write_text(json.dumps({"overall": overall[1], "outcomes": {"a": "1110", "b": "110"}}))
+    files[0].write_text(json.dumps({"protocol": "held-out", "overall": overall[0], "episodes": episodes}))
+    known = {"a": "1110", "b": "110"}
+    files[1].write_text(json.dumps({"protocol": "held-out", "overall": overall[1], "outcomes": known}))
     monkeypatch.setattr("sys.argv", ["compare.py", *map(str, files), "6/7"])
     compare.main()
     first, second, third = capsys.readouterr().out.splitlines()[2:]
@@ -44,6 +46,22 @@ def test_files_and_counts(
     # successes to twice seven attempts, 7 * 21 give one to the first and 7 none; as many one or none to the second.
     assert second.endswith(f"| {2 * (7 * 21 + 7) / 3003:.2g} | 0.22 |")
     assert third.startswith("| 6/7 | 6/7 | 49% to 97% | +71.4% |") and third.endswith("|  |")
+
+
+def test_attempts_at_other_states_are_not_paired(compare: ModuleType, tmp_path: Path) -> None:
+    def evaluated(protocol: str, won: str) -> Any:
+        file = tmp_path / "eval.json"
+        overall = {"successes": won.count("1"), "episodes": len(won)}
+        file.write_text(json.dumps({"protocol": protocol, "overall": overall, "outcomes": {"a": won}}))
+        return compare.read(str(file))
+
+    held_out = evaluated("held-out", "1100")
+    assert compare.mcnemar(held_out, evaluated("held-out", "1111")) == "0.5"  # both of two: 2 / 2^2
+    assert compare.mcnemar(held_out, held_out) == "1"
+    assert compare.mcnemar(held_out, evaluated("held-out", "11111")) == ""  # more states
+    assert compare.mcnemar(held_out, evaluated("paper", "1111")) == ""
+    # Each run has practised at states of its own.
+    assert compare.mcnemar(evaluated("practised", "1100"), evaluated("practised", "1111")) == ""
 
 
 @pytest.mark.parametrize("argument", ["4/3", "0/0", "nowhere.json", "3 of 4"])

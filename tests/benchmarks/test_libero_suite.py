@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import runpy
 from pathlib import Path
@@ -76,3 +77,17 @@ def test_single_attempts_without_groups_by_fifteen_steps(tmp_path: Path, monkeyp
     table = (tmp_path / "libero_spatial/table.md").read_text()
     assert "| start | method | seed | steps 1 to 15 | steps 16 to 30 | steps 31 to 45 |" in table
     assert "| easy | srpo | 0 | 1/2 | - | - |\n| easy | srpo | 1 | 1/1 | 0/0 | 0/1 |" in table
+
+
+def test_what_is_kept_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of the machine and all of an episode but its outcome are left out; what was kept so is kept the same."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    small = importlib.import_module("libero_suite").small
+    episodes = [
+        {"task": task, "success": won, "seconds": 9.9} for task, won in (("a", True), ("b", False), ("a", False))
+    ]
+    file = tmp_path / "eval_after.json"
+    file.write_text(json.dumps({"checkpoint": "/home/me/runs/policy", "episodes": episodes}))
+    for _ in range(2):
+        file.write_text(small(file, {"/home/me/": ""}))
+        assert json.loads(file.read_text()) == {"checkpoint": "runs/policy", "outcomes": {"a": "10", "b": "0"}}
