@@ -39,6 +39,8 @@ def test_training_goes_on_to_the_bit(tmp_path: Path, tiny_policy: Make, tiny_inp
     policy, inputs = tiny_policy(0), tiny_inputs(4)
     optimizer = trained(policy, inputs)
     folder = checkpoint.save(tmp_path, 2, policy, optimizer, {"note": "a"}, {"extra": torch.arange(6.0).reshape(2, 3)})
+    assert checkpoint.latest(tmp_path) == folder and checkpoint.latest_step(tmp_path) == 2
+    assert checkpoint.latest_step(tmp_path / "none") == 0
     step(policy, optimizer, inputs)
 
     again = tiny_policy(1)

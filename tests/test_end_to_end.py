@@ -105,6 +105,17 @@ def test_a_killed_run_resumes_to_the_same_weights(folder: Path, trained: Path) -
     assert (run / "groups.csv").read_text() == (trained / "groups.csv").read_text()
 
 
+def test_cloning_goes_on_from_its_checkpoint(folder: Path) -> None:
+    """From the one after two of four steps, as if killed at the end: what comes again replaces its row."""
+    shutil.copytree(folder / "sft", folder / "sft_again")
+    shutil.rmtree(folder / "sft_again/policy")
+    srpo("sft", "debug", "--demos", folder / "demos", "--run", folder / "sft_again", "--resume")
+    whole, again = (folder / name for name in ("sft", "sft_again"))
+    assert (again / "sft.csv").read_text() == (whole / "sft.csv").read_text()
+    weights = "policy/model.safetensors"
+    assert (again / weights).read_bytes() == (whole / weights).read_bytes()
+
+
 def test_runs_become_one_policy(folder: Path, trained: Path) -> None:
     command = ("distil", "debug", "--runs", trained, trained, "--run", folder / "one")
     srpo(*command)

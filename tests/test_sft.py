@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from srpo import checkpoint
 from srpo.algorithms import behaviour_cloning_loss
 from srpo.data.demonstrations import Demonstration, DemonstrationSet
 from srpo.policies.compact import CompactConfig, CompactPolicy
@@ -89,14 +90,18 @@ def test_resumed_run_equals_an_uninterrupted_one(
     class Killed(Exception):
         pass
 
+    rows: list[dict[str, float]] = []
+
     def kill_at_22(row: dict[str, float]) -> None:
+        rows.append({**row, "saved": checkpoint.latest_step(tmp_path / "cut/checkpoints")})
         if row["step"] == 22:
             raise Killed
 
     with pytest.raises(Killed):
         train(demonstrations, config, tmp_path / "cut", on_step=kill_at_22)
     assert not (tmp_path / "cut" / "policy").exists()
-    rows: list[dict[str, float]] = []
+    assert [r["saved"] for r in rows if r["step"] in (15, 16)] == [0, 15]  # a step is told of before it is saved
+    rows.clear()
     torch.rand(7)  # whatever else used the global generator
     resumed = weights(train(demonstrations, config, tmp_path / "cut", resume=True, on_step=rows.append))
     assert rows[0]["step"] == 16  # after the checkpoint of step 15

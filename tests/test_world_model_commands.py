@@ -20,6 +20,11 @@ def test_train_then_bench(episodes: Path, tmp_path: Path, capsys: pytest.Capture
     assert len(CsvLogger(run / "world_model.csv").rows()) == 2
     assert main([*command, *small]) == 2
     assert "already holds a world model" in capsys.readouterr().err
+    # From its checkpoint after step 2 on, as if killed at the end: what comes again replaces its row.
+    (run / "world_model").rename(tmp_path / "first")
+    whole = (run / "world_model.csv").read_text()
+    assert main([*command, *small, "--resume"]) == 0
+    assert (run / "world_model.csv").read_text() == whole
     name = f"compact:{run / 'world_model'}"
     assert main(["reward", "bench", str(episodes), "--world-models", name, "--resamples", "20"]) == 0
     assert "| compact:" in capsys.readouterr().out

@@ -75,6 +75,12 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def latest_step(folder: Path) -> int:
+    """The step of the newest complete checkpoint of a run, 0 if there is none."""
+    found = latest(folder)
+    return int(found.name.removeprefix("step_")) if found else 0
+
+
 def load(
     folder: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from srpo import distributed, presets
+from srpo import checkpoint, distributed, presets
 from srpo.config import field_names, override, parse
 from srpo.data.demonstrations import DemonstrationSet
 from srpo.envs import libero
@@ -92,6 +92,7 @@ def sft(options: argparse.Namespace, changes: dict[str, str]) -> int:
     console.header(f"srpo sft · {options.preset}", {"steps": config.steps, "demonstrations": options.demos})
     _save_settings(run, "sft", config, options.seed)
     metrics = CsvLogger(run / "sft.csv")
+    metrics.resume(checkpoint.latest_step(run / "checkpoints") if options.resume else 0)
     losses: list[float] = []
     with ExitStack() as phases:  # one after the other: the frozen features, then the gradient steps
         now = phases.enter_context(console.phase("features", None, "demos"))

@@ -97,8 +97,6 @@ class Session:
                 deciding = trainer.learner.acting if trainer.learner.sharded else self.final_policy(trainer)
                 overall = self.evaluate(deciding, f"step {trainer.done}", 0)["overall"]
                 row |= {"eval_successes": overall["successes"], "eval_episodes": overall["episodes"]}
-            if trainer.done % config.save_every == 0 or trainer.done == config.steps:
-                trainer.save()
             for group in record.groups():
                 groups.log({"step": trainer.done, **group})
             metrics.log(row)
@@ -109,6 +107,9 @@ class Session:
                     self.run, list(record.episodes), record.reward, record.embeddings, trainer.world_model,
                     clustering=config.clustering,
                 )  # fmt: skip
+            # Last, as a resumed run begins after its checkpoint: rows that are too many it drops, missing ones stay so.
+            if trainer.done % config.save_every == 0 or trainer.done == config.steps:
+                trainer.save()
         board.close()
 
 

@@ -106,9 +106,9 @@ def train(
         done = step + 1
         if validation is not None and (done % config.validate_every == 0 or done == config.steps):
             row |= _validate(policy, validation)
+        on_step({"step": done, **row})  # before the checkpoint, so that a resumed run lacks no row
         if done % config.save_every == 0 and done < config.steps:
             checkpoint.save(run / "checkpoints", done, policy, optimizer, {"config": asdict(config)})
-        on_step({"step": done, **row})
     policy.eval().save_pretrained(run / "policy")
     return policy
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srpo import checkpoint
 from srpo.config import override
 from srpo.data.episodes import EpisodeSet
 from srpo.policies.backbone import feature_batches
@@ -38,6 +39,7 @@ def train(options: argparse.Namespace, changes: dict[str, str]) -> int:
                 phase.advance(1)
     write_json(run / "provenance.json", {**provenance(options.seed), "episodes": [s.meta() for s in sets]})
     metrics = CsvLogger(run / "world_model.csv")
+    metrics.resume(checkpoint.latest_step(run / "checkpoints") if options.resume else 0)
     with console.phase("train", config.steps, "steps") as phase:
         losses: list[float] = []
 

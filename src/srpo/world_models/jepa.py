@@ -166,9 +166,9 @@ def train(
                     f"The world model has collapsed after {done} steps (effective rank {row['effective_rank']:.2f}, "
                     f"spread {row['spread']:.4f}): raise --decorrelate or lower --learning-rate."
                 )
-            if done < config.steps:
-                checkpoint.save(run / "checkpoints", done, model, optimizer, {"config": asdict(config)})
-        on_step({"step": done, **row})
+        on_step({"step": done, **row})  # before the checkpoint, so that a resumed run lacks no row
+        if done % config.check_every == 0 and done < config.steps:
+            checkpoint.save(run / "checkpoints", done, model, optimizer, {"config": asdict(config)})
     world_model = CompactWorldModel(model.target)
     world_model.save_pretrained(run / "world_model")
     return world_model
