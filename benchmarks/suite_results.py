@@ -169,13 +169,14 @@ def single_attempts(results: Path, length: int = 15) -> str:
 
 def over_seeds(place: Path, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Episodes, mean of ``success_recent`` over the seeds and half of Student's 95 % interval, as far as all seeds go;
-    empty with a single seed."""
+    empty with a single seed. Of two the interval is NaN: 13 times their standard error, it would span the picture."""
     runs = [rows_of(folder) for folder in sorted(place.glob(f"{method}_[0-9]*"))]
     if len(runs) < 2:
         return np.empty(0), np.empty(0), np.empty(0)
     shortest = min((r["episodes"] for r in runs), key=len)
     curves = np.stack([r["success_recent"][: len(shortest)] for r in runs])
     half = stats.t.ppf(0.975, len(runs) - 1) * curves.std(0, ddof=1) / np.sqrt(len(runs))
+    half = half if len(runs) > 2 else np.full_like(half, np.nan)
     return shortest, curves.mean(0), half
 
 

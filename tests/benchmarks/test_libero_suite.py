@@ -7,6 +7,7 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/libero_suite.py"
@@ -27,6 +28,7 @@ def figures(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
     """Run the script's ``--figures``."""
     options = ["--suite", "libero_spatial", "--figures", "--results", str(results)]
     monkeypatch.setattr("sys.argv", [str(SCRIPT), *options])
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
@@ -91,3 +93,16 @@ def test_what_is_kept_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.Monke
     for _ in range(2):
         file.write_text(small(file, {"/home/me/": ""}))
         assert json.loads(file.read_text()) == {"checkpoint": "runs/policy", "outcomes": {"a": "10", "b": "0"}}
+
+
+def test_the_interval_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    over_seeds = importlib.import_module("suite_results").over_seeds
+    write_run(tmp_path / "srpo_0", [0.4, 0.5], won=1)
+    assert not len(over_seeds(tmp_path, "srpo")[0])
+    write_run(tmp_path / "srpo_1", [0.5, 0.5, 0.9], won=1)
+    episodes, mean, half = over_seeds(tmp_path, "srpo")
+    assert episodes.tolist() == [80, 160] and mean.tolist() == pytest.approx([0.45, 0.5]) and np.isnan(half).all()
+    write_run(tmp_path / "srpo_2", [0.6, 0.5], won=1)
+    # Student's t of 2 degrees of freedom is 4.303: 4.303 * 0.1 / sqrt(3); no spread, no interval.
+    assert over_seeds(tmp_path, "srpo")[2].tolist() == pytest.approx([0.2484, 0.0], abs=1e-4)
