@@ -68,13 +68,16 @@ def solved(run: Path) -> bool:
 
 
 def practise(options: argparse.Namespace, more: list[str], method: str, seed: int, task: int, steps: int) -> None:
-    """One task's run, to ``steps`` RL steps unless it is solved or has as many."""
+    """One task's run, to ``steps`` RL steps unless it is solved or has as many; its evaluation after fewer of them is
+    kept as ``eval_STEPS.json``."""
     work = options.work.resolve() / options.suite / f"hard_{method}_{seed}"
     run, after = work / f"task_{task}", work / f"task_{task}/eval_after.json"
     done = episodes_of(run) // presets.preset(PRESET[options.suite]).train.episodes_per_step
     if after.is_file() and (done >= steps or solved(run)):
         return
     run.mkdir(parents=True, exist_ok=True)
+    if after.is_file():
+        after.rename(run / f"eval_{done}.json")
     shared = options.work / options.suite / f"before_{options.states}_{task}.json"  # the same policy for all
     if shared.is_file() and not (run / "eval_before.json").is_file():
         (run / "eval_before.json").write_bytes(shared.read_bytes())
@@ -94,7 +97,7 @@ def keep(options: argparse.Namespace, method: str, seed: int) -> None:
     }
     for task in TASKS:
         if (work / f"task_{task}/eval_after.json").is_file():
-            names = (*KEPT, "eval_before.json", "eval_after.json")
+            names = (*KEPT, *(file.name for file in (work / f"task_{task}").glob("eval_*.json")))
             kept(work / f"task_{task}", target / f"task_{task}", names, paths)
     (target / "times.json").write_text((work / "times.json").read_text())
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import runpy
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,32 @@ def test_the_interval_is_over_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_run(suite / "hard_srpo_0/task_7", [16], before=0, after=0)  # without a GRPO beside it
     figures(monkeypatch, tmp_path)
     assert "| srpo, 0 | 1.00 [0.50, 1.50] (not there: 0 and 0 of 2) |" in (suite / "hard_start.md").read_text()
+
+
+def test_the_evaluation_after_fewer_steps_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script = importlib.import_module("hard_start")
+    options = Namespace(
+        work=tmp_path / "work", results=tmp_path, demos=tmp_path / "demos", suite="libero_spatial", states=20
+    )
+
+    def train(options: Namespace, more: list[str], method: str, seed: int, task: int, steps: int, work: Path) -> None:
+        kept = {f.name: f.read_text() for f in (work / "task_3").glob("eval_[0-9]*")}
+        shutil.rmtree(work / "task_3")
+        write_run(work / "task_3", [4] * steps, before=0, after=steps)
+        for name, text in kept.items():
+            (work / "task_3" / name).write_text(text)
+        for file in ("task_3/config.json", "task_3/provenance.json", "times.json"):
+            (work / file).write_text("{}")
+
+    monkeypatch.setattr(script, "train", train)
+    for steps in (2, 4, 4):  # the second time there is nothing left to do
+        script.practise(options, [], "grpo", 0, 3, steps)
+    script.keep(options, "grpo", 0)
+    folder = tmp_path / "libero_spatial/hard_grpo_0/task_3"
+    assert sorted(f.name for f in folder.glob("eval_*")) == ["eval_2.json", "eval_after.json", "eval_before.json"]
+    won = [json.loads((folder / f"eval_{n}.json").read_text())["overall"]["successes"] for n in ("2", "after")]
+    assert won == [2, 4]
 
 
 def test_nothing_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
