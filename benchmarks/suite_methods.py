@@ -13,6 +13,7 @@ _EPISODE = ["--credit", "episode", "--normalise-std", "True"]
 _NO_DISTIL = ["--distil.every", "0"]
 _PAPER = [*_DEMOS, "--clustering", "dbscan", "--replay", "64", "--normalise-std", "True", "--fade-grades", "False"]
 _SPARSE = ["--reward", "sparse", "--task-sampling", "uncertain"]
+_POTENTIAL = ["--potential", "True"]
 METHODS: dict[str, list[str]] = {
     "srpo": _DEMOS,
     "grpo": [*_DEMOS, *_SPARSE, *_EPISODE],
@@ -28,6 +29,9 @@ METHODS: dict[str, list[str]] = {
     "srpo-random": [*_DEMOS, "--rollout.world-model", "image-random"],
     "srpo-image-proprio": [*_DEMOS, "--rollout.world-model", "image-proprio"],
     "srpo-true": [*_DEMOS, "--rollout.true-progress", "True"],
+    "srpo-potential": [*_DEMOS, *_POTENTIAL],
+    "srpo-image-proprio-potential": [*_DEMOS, "--rollout.world-model", "image-proprio", *_POTENTIAL],
+    "srpo-true-potential": [*_DEMOS, "--rollout.true-progress", "True", *_POTENTIAL],
     "srpo-ungraded": [*_DEMOS, "--reward", "sparse"],  # everything else as in SRPO
     "srpo-dbscan": [*_DEMOS, "--clustering", "dbscan"],
     "srpo-siirl": [*_DEMOS, "--formula", "siirl"],
@@ -46,4 +50,4 @@ METHODS: dict[str, list[str]] = {
 }
 CLI = ("-m", "srpo.cli")
 #: What runs ``srpo train`` of a method, where not the command itself.
-PROGRAMS = {"srpo-true": (str(Path(__file__).with_name("true_grades.py")),)}
+PROGRAMS = dict.fromkeys(("srpo-true", "srpo-true-potential"), (str(Path(__file__).with_name("true_grades.py")),))

@@ -21,6 +21,7 @@ from srpo.rewards import ProgressRewards
 from srpo.rewards.progress import paper_failure_rewards
 from srpo.trainer import Trainer
 from srpo.types import Episode
+from srpo.world_models.base import evenly
 
 
 class TrueTrainer(Trainer):
@@ -29,12 +30,15 @@ class TrueTrainer(Trainer):
     def _progress(
         self, episodes: Sequence[Episode], embeddings: np.ndarray, success: np.ndarray, task: np.ndarray
     ) -> ProgressRewards:
-        missing = np.array([1.0 - e.info["true_progress"].max() for e in episodes], np.float64)
-        reward = success.astype(np.float64)
+        curves = [evenly(np.minimum.accumulate(1.0 - e.info["true_progress"].astype(np.float64))) for e in episodes]
+        missing = np.stack(curves)
+        reached = np.zeros_like(missing)
         for name in np.unique(task[~success]):
-            failed = (task == name) & ~success
-            reward[failed] = paper_failure_rewards(missing[failed], self.config.alpha)
-        return ProgressRewards(reward, np.where(success, np.nan, missing), {})
+            mine = task == name
+            failed = missing[mine & ~success, -1]
+            reached[mine] = paper_failure_rewards(failed, self.config.alpha, missing[mine])
+        reward = np.where(success, 1.0, reached[:, -1])
+        return ProgressRewards(reward, np.where(success, np.nan, missing[:, -1]), {}, reached)
 
 
 def main(arguments: list[str]) -> int:

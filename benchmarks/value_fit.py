@@ -35,6 +35,7 @@ def merged(batches: list[StateRecord]) -> StateRecord:
         np.concatenate([b.episode + start for b, start in zip(batches, starts[:-1], strict=True)]),
         np.concatenate([b.reward for b in batches]),
         np.concatenate([b.task for b in batches]),
+        np.concatenate([b.potential for b in batches]),
     )
 
 

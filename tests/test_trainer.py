@@ -184,7 +184,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Ma
     if changes.get("credit") == "decision":
         assert second.value_history is not None and whole.value_history is not None
         kept, expected_values = second.value_history.state_dict(), whole.value_history.state_dict()
-        assert len(expected_values) == 4 * 5
+        assert len(expected_values) == 4 * 6
         assert all(np.array_equal(v, kept[k]) for k, v in expected_values.items())
 
 

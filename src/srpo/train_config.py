@@ -40,6 +40,8 @@ class TrainConfig:
         credit: ``"episode"`` (the paper's: every decision has the advantage of its episode) or ``"decision"``
             (see `group_relative_gae`).
         gae_lambda: of ``credit="decision"``.
+        potential: credit by decision knows the grade that an episode has reached so far, see `srpo.algorithms.values`;
+            with ``clustering="coverage"``, which alone tells it.
         token_weights: ``"equal"`` (the paper's), or ``"range"``: the tokens of an action dimension count by how far the
             policy can move in it. One in which it hardly moves decides no episode, and adds noise like any other.
         value_history: earlier RL steps that the state value is fitted to as well.
@@ -82,6 +84,7 @@ class TrainConfig:
     clustering: str = "coverage"
     credit: str = "episode"
     gae_lambda: float = 0.7
+    potential: bool = False
     token_weights: str = "equal"
     value_history: int = 4
     normalise_std: bool = True
@@ -109,6 +112,8 @@ class TrainConfig:
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
         if self.credit not in ("episode", "decision"):
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
+        if self.potential and (self.credit, self.clustering) != ("decision", "coverage"):
+            raise SrpoError("--potential is for --credit decision and --clustering coverage: set them, or leave it.")
         if self.task_sampling not in ("even", "uncertain", "failing"):
             raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even, uncertain or failing.")
         if not 0.0 <= self.revisit <= 1.0:

@@ -30,7 +30,7 @@ from srpo.step_record import StepRecord
 from srpo.train_config import TrainConfig
 from srpo.types import Episode, EpisodeRequest, SrpoError, Task
 from srpo.world_models import WorldModel
-from srpo.world_models.base import moments
+from srpo.world_models.base import at_decisions, moments
 
 
 class Trainer:
@@ -146,7 +146,7 @@ class Trainer:
         task = np.array([e.request.task.id for e in episodes])
         group = np.array([e.request.group for e in episodes])
         record = self._grade(episodes, embeddings, success, task)
-        advantages = self._advantages(episodes, record.reward, group)
+        advantages = self._advantages(record, group)
         informative = informative_groups(record.reward, group)
 
         stats: dict[str, float] = {}
@@ -193,13 +193,16 @@ class Trainer:
     def _covering(self) -> bool:
         return self.config.clustering == "coverage"
 
-    def _advantages(
-        self, episodes: Sequence[Episode], reward: np.ndarray, group: np.ndarray
-    ) -> np.ndarray | list[np.ndarray]:
+    def _advantages(self, record: StepRecord, group: np.ndarray) -> np.ndarray | list[np.ndarray]:
         if self.value_history is None:
-            return group_advantages(reward, group, normalise_std=self.config.normalise_std)
-        task = [e.request.task.index for e in episodes]
-        states = StateRecord.of([self._features(e) for e in episodes], reward, task)
+            return group_advantages(record.reward, group, normalise_std=self.config.normalise_std)
+        task = [e.request.task.index for e in record.episodes]
+        reached = record.graded.reached if self.config.potential and record.graded is not None else None
+        potential = None
+        if reached is not None:
+            potential = [at_decisions(r, len(e.tokens)) for r, e in zip(reached, record.episodes, strict=True)]
+        features = [self._features(e) for e in record.episodes]
+        states = StateRecord.of(features, record.reward, task, potential)
         advantages = group_relative_gae(
             states,
             group,
@@ -225,7 +228,8 @@ class Trainer:
         if self.config.fade_grades:
             rates = self.outcomes.rates()  # before this step
             fade = np.array([1.0 - rates.get(str(t), 0.0) for t in task])
-            graded = replace(graded, reward=np.where(success, 1.0, fade * graded.reward))
+            reached = None if graded.reached is None else fade[:, None] * graded.reached
+            graded = replace(graded, reward=np.where(success, 1.0, fade * graded.reward), reached=reached)
         return StepRecord(episodes, graded.reward, embeddings, graded)
 
     def _progress(

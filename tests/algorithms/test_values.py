@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,6 +126,51 @@ def test_values_are_those_of_ridge_regressions_on_the_other_groups_and_the_histo
         np.testing.assert_allclose(values[mine[: len(values)]], np.clip(expected, 0, 1)[mine], atol=1e-9)
 
 
+def test_a_potential_by_hand() -> None:
+    # States that look alike, and so large a penalty that nothing but the mean is fitted. Two groups with the same
+    # numbers; what is still to come is 1, .6, .2, 0 at decision 0 and .5, .1, .1, -.1 at decision 1, .3 in the mean.
+    # V = .45 (the group's mean reward) at decision 0, then .8, .8, .4, .4. delta_0 = .35, .35, -.05, -.05,
+    # delta_1 = .2, -.2, -.2, -.4; A_0 = delta_0 + delta_1 / 2 = .45, .25, -.15, -.25, less the mean .075; A_1 = delta_1
+    # less its mean -.15.
+    reached = [np.array([0.0, p]) for p in (0.5, 0.5, 0.1, 0.1)] * 2
+    states = StateRecord.of([np.zeros((2, 2))] * 8, [1.0, 0.6, 0.2, 0.0] * 2, [0] * 8, reached)
+    estimates = group_relative_gae(states, [0] * 4 + [1] * 4, gae_lambda=0.5, ridge=1e12, normalise_std=False)
+    expected = [[0.375, 0.35], [0.175, -0.05], [-0.225, -0.05], [-0.325, -0.25]] * 2
+    np.testing.assert_allclose(estimates, expected, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.floats(-1, 1))
+def test_a_potential_that_is_the_same_everywhere_says_nothing(seed: int, constant: float) -> None:
+    now, group = random_record(seed)
+    raised = replace(now, potential=np.full(len(now.decision), constant))
+    np.testing.assert_allclose(cross_fitted_values(raised, group), cross_fitted_values(now, group), atol=1e-9)
+
+
+def test_a_grade_that_was_reached_early_is_no_surprise_at_the_end() -> None:
+    """What an episode is graded for happens in its second decision, and no state shows it."""
+    rng = np.random.default_rng(0)
+    reward = rng.random(64)
+    features = [rng.standard_normal((4, 3)) for _ in reward]
+    reached = [np.array([0.0, 0.0, r, r]) for r in reward]
+    group = np.repeat(np.arange(8), 8)
+
+    def power(potential: list[np.ndarray] | None) -> np.ndarray:
+        states = StateRecord.of(features, reward, [0] * 64, potential)
+        squares = np.square(np.stack(group_relative_gae(states, group, gae_lambda=0.7))).mean(0)
+        return squares / squares.sum()
+
+    without, with_potential = power(None), power(reached)
+    assert without[3] > without[1] > without[0] and with_potential[1] > 0.6 and with_potential[3] < 0.05
+
+
+def test_a_potential_must_fit() -> None:
+    with pytest.raises(SrpoError, match="a number for every decision"):
+        StateRecord.of([np.zeros((2, 2))], [1.0], [0], [np.zeros(3)])
+    with pytest.raises(SrpoError, match="not finite"):
+        StateRecord.of([np.zeros((2, 2))], [1.0], [0], [np.array([0.0, np.nan])])
+
+
 def test_history_is_bounded_and_survives_a_checkpoint() -> None:
     history = ValueHistory(2)
     records = [random_record(s)[0] for s in range(3)]
@@ -136,6 +183,9 @@ def test_history_is_bounded_and_survives_a_checkpoint() -> None:
         for name in vars(b):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     state = history.state_dict()
+    del state["0.potential"]  # a checkpoint from before there was one
+    again.load_state_dict(state)
+    assert not again.batches[0].potential.any() and len(again.batches[0].potential) == 48
     del state["1.reward"]
     with pytest.raises(SrpoError, match=r"lacks '1\.reward'"):
         again.load_state_dict(state)

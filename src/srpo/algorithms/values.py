@@ -4,6 +4,11 @@ GRPO, and SRPO with it, gives every decision of an episode the advantage of the 
 are made after the outcome is settled (the grasp has missed; the object is in the hand), and their share of the gradient
 is noise. A value of the state, read off linearly from the features of the policy itself, knows when that is so.
 
+A failure's grade is the best that it reached, and no state tells that: one in which nothing is left to be done looks
+the same whether the object was held before or not. So the grade came as a surprise at the end, and the last decisions
+had the credit for it. A potential, the grade reached so far, tells (Ng, Harada and Russell, 1999); only what is still
+to come is then fitted to the states.
+
 Ours, not the paper's; for episodes of equal length, `group_relative_gae` at ``gae_lambda=1`` with a value that is the
 group's mean everywhere is `group_advantages` exactly.
 """
@@ -34,6 +39,7 @@ class StateRecord:
         episode: (T,) int, which episode it belongs to, from 0 to N - 1, in order.
         reward: (N,) float64 reward of each episode.
         task: (N,) int number of its task.
+        potential: (T,) float64 reward reached before each decision, as far as it is known; 0: nothing is.
     """
 
     features: np.ndarray
@@ -41,12 +47,18 @@ class StateRecord:
     episode: np.ndarray
     reward: np.ndarray
     task: np.ndarray
+    potential: np.ndarray
 
     @classmethod
     def of(
-        cls, features: Sequence[np.ndarray], reward: Sequence[float] | np.ndarray, task: Sequence[int] | np.ndarray
+        cls,
+        features: Sequence[np.ndarray],
+        reward: Sequence[float] | np.ndarray,
+        task: Sequence[int] | np.ndarray,
+        potential: Sequence[np.ndarray] | None = None,
     ) -> StateRecord:
-        """From one (T_i, F) array per episode; SrpoError if shapes do not fit or a feature is not finite."""
+        """From one (T_i, F) array per episode, and (T_i,) of the potential (None: 0); SrpoError if shapes do not fit
+        or a number is not finite."""
         lengths = [len(f) for f in features]
         if not lengths or len(reward) != len(lengths) or len(task) != len(lengths) or not min(lengths):
             raise SrpoError(
@@ -56,12 +68,18 @@ class StateRecord:
         stacked = np.concatenate(features).astype(np.float32)
         if not np.isfinite(stacked).all():
             raise SrpoError("A feature of the policy is not finite; resume with a smaller learning rate.")
+        reached = np.zeros(len(stacked)) if potential is None else np.concatenate(potential).astype(np.float64)
+        if potential is not None and [len(p) for p in potential] != lengths:
+            raise SrpoError("The potential does not fit the features: pass a number for every decision.")
+        if not np.isfinite(reached).all():
+            raise SrpoError("A potential is not finite: check the grades.")
         return cls(
             stacked,
             np.concatenate([np.arange(n) for n in lengths]),
             np.repeat(np.arange(len(lengths)), lengths),
             np.asarray(reward, np.float64),
             np.asarray(task, np.int64),
+            reached,
         )
 
 
@@ -113,7 +131,8 @@ def group_relative_gae(
 def cross_fitted_values(
     now: StateRecord, group: np.ndarray, history: Sequence[StateRecord] = (), *, ridge: float = 100.0
 ) -> np.ndarray:
-    """V(s_t): the expected reward of the episode, by ridge regression on features, decision number and task.
+    """V(s_t): the expected reward of the episode: the potential, and what is still to come by ridge regression on
+    features, decision number and task.
 
     Of several tasks, each then has a ridge regression of its own for what the common one leaves over: where the hand
     must be depends on the task.
@@ -129,13 +148,14 @@ def cross_fitted_values(
 
     Returns:
         (T,) float64, within the range of the rewards that the fit has seen. With no other group and no history there
-        is nothing to fit to, and the value is the mean reward.
+        is nothing to fit to, and the value is the mean reward (the potential less its mean is added).
     """
     records = [now, *history]
     if len({r.features.shape[1] for r in records}) > 1:
         raise SrpoError("The history holds features of another size; start a new run.")
     design = _design(records)
-    target = np.concatenate([r.reward[r.episode] for r in records])
+    reward = np.concatenate([r.reward[r.episode] for r in records])
+    target = reward - np.concatenate([r.potential for r in records])
     task = np.concatenate([r.task[r.episode] for r in records])
     fold = np.concatenate([group[now.episode] % _FOLDS, np.full(len(target) - len(now.decision), -1)])
     parts = {
@@ -148,12 +168,12 @@ def cross_fitted_values(
     for f in np.unique(fold[fold >= 0]):
         others = {key: m for key, m in parts.items() if key[0] != f}
         if not others:
-            values[:] = now.reward.mean()
+            values[:] = now.reward.mean() + now.potential - now.potential.mean()
             break
         gram, cross, sums, target_sum, count = _sum(others.values())
         mean = target_sum / count
         common = np.linalg.solve(gram + penalty, cross - mean * sums)
-        seen = target[fold != f]
+        seen = reward[fold != f]
         for t in np.unique(task[fold == f]):
             mine = np.flatnonzero((fold == f) & (task == t))
             coefficients = common
@@ -162,7 +182,8 @@ def cross_fitted_values(
                 gram, cross, sums, _, _ = _sum(own)
                 left_over = cross - mean * sums - gram @ common
                 coefficients = common + np.linalg.solve(gram + penalty, left_over)
-            values[mine] = np.clip(mean + design[mine] @ coefficients, seen.min(), seen.max())
+            to_come = mean + design[mine] @ coefficients
+            values[mine] = np.clip(now.potential[mine] + to_come, seen.min(), seen.max())
     return values
 
 
@@ -220,6 +241,8 @@ class ValueHistory:
         self.batches.clear()
         try:
             for i in range(len({name.partition(".")[0] for name in state})):
-                self.batches.append(StateRecord(**{f.name: state[f"{i}.{f.name}"] for f in fields(StateRecord)}))
+                arrays = {f.name: state[f"{i}.{f.name}"] for f in fields(StateRecord) if f.name != "potential"}
+                reached = state.get(f"{i}.potential", np.zeros(len(arrays["decision"])))  # of old checkpoints none
+                self.batches.append(StateRecord(**arrays, potential=reached))
         except KeyError as error:
             raise SrpoError(f"The saved history of values lacks {error}; resume from an earlier checkpoint.") from error

@@ -31,11 +31,14 @@ class ProgressRewards:
         distance: (N,) float64, the share of the successes' moments that is missing (coverage), or the distance to the
             nearest centre (squared in the paper's formula); NaN for successes and where the task has no reference.
         n_clusters: task -> number of centres, or of references (coverage); 0 where the task has no reference.
+        reached: (N, M) float64, with coverage only: the grade of a failure that ended at each moment of the episode.
+            Successes are compared with the task's other ones; 0 where there is no reference, or no failure to grade by.
     """
 
     reward: np.ndarray
     distance: np.ndarray
     n_clusters: dict[Any, int]
+    reached: np.ndarray | None = None
 
 
 def progress_rewards(
@@ -87,20 +90,30 @@ def progress_rewards(
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
     n_clusters: dict[Any, int] = {}
+    reached = np.zeros(points.shape[:2]) if covering else None
+    known_from = np.append(np.flatnonzero(succeeded), np.full(len(known) - succeeded.sum(), -1))
     for name in dict.fromkeys(tasks):
-        of_task = known[[t == name for t in known_tasks]]
+        mine = np.array([t == name for t in known_tasks], bool)
+        of_task = known[mine]
         failed = np.flatnonzero([t == name and not s for t, s in zip(tasks, succeeded, strict=True)])
         n_clusters[name] = 0
         if not len(of_task):
             continue
         siirl = formula == "siirl"
-        if covering:
+        if reached is not None:
             n_clusters[name] = len(of_task)
-            if len(failed):
-                scale = coverage_scale(of_task)
-                seen = [covered_progress(points[i], of_task, scale)[-1] for i in failed]
-                d = distance[failed] = 1.0 - np.array(seen)
-                reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
+            if not len(failed):
+                continue
+            scale = coverage_scale(of_task)
+            missing = np.stack([1.0 - covered_progress(points[i], of_task, scale) for i in failed])
+            d = distance[failed] = missing[:, -1]
+            reached[failed] = _grades(formula, alpha, d, missing)
+            reward[failed] = reached[failed, -1]
+            for i in np.unique(known_from[mine & (known_from >= 0)]):
+                others = known[mine & (known_from != i)]
+                if len(others):
+                    missing = 1.0 - covered_progress(points[i], others, scale)
+                    reached[i] = _grades(formula, alpha, d, missing)
             continue
         own = siirl and clustering == "dbscan"
         centres = siirl_centres(of_task) if own else success_centres(of_task, clustering)
@@ -108,11 +121,17 @@ def progress_rewards(
         if not len(failed):
             continue
         d = distance[failed] = cdist(points[failed], centres, "euclidean" if siirl else "sqeuclidean").min(1)
-        reward[failed] = siirl_failure_rewards(d) if siirl else paper_failure_rewards(d, alpha)
-    return ProgressRewards(reward, distance, n_clusters)
+        reward[failed] = _grades(formula, alpha, d)
+    return ProgressRewards(reward, distance, n_clusters, reached)
 
 
-def paper_failure_rewards(distance: np.ndarray, alpha: float) -> np.ndarray:
+def _grades(formula: str, alpha: float, distance: np.ndarray, graded: np.ndarray | None = None) -> np.ndarray:
+    if formula == "siirl":
+        return siirl_failure_rewards(distance, graded)
+    return paper_failure_rewards(distance, alpha, graded)
+
+
+def paper_failure_rewards(distance: np.ndarray, alpha: float, graded: np.ndarray | None = None) -> np.ndarray:
     """alpha * sigmoid(-(d - mean_d) / std_d), mean and std over the failures of a task (paper, section 3).
 
     The std is the population's. A lone failure, or failures that are all equally far (std below 1e-6 of the
@@ -121,29 +140,33 @@ def paper_failure_rewards(distance: np.ndarray, alpha: float) -> np.ndarray:
     Args:
         distance: (F,) >= 0, F >= 1.
         alpha: supremum of the reward.
+        graded: distances to grade by the mean and std of ``distance``; None: these themselves.
 
     Returns:
-        (F,) float64 in (0, alpha).
+        float64 in (0, alpha), of the shape of ``graded``.
     """
+    graded = distance if graded is None else graded
     mean, std = distance.mean(), distance.std()
     if std <= 1e-6 * mean:
-        return np.full(len(distance), alpha * 0.5)
-    return alpha * expit((mean - distance) / std)
+        return np.full(graded.shape, alpha * 0.5)
+    return alpha * expit((mean - graded) / std)
 
 
-def siirl_failure_rewards(distance: np.ndarray) -> np.ndarray:
+def siirl_failure_rewards(distance: np.ndarray, graded: np.ndarray | None = None) -> np.ndarray:
     """0.6 * sigmoid(10 * (0.5 - d)) with d scaled to [0, 1] over the failures of a task.
 
     The formula of the authors' public code; a range of the distances below 1e-6 counts as d = 0.5.
 
     Args:
         distance: (F,), F >= 1.
+        graded: distances to grade by the least and largest of ``distance``; None: these themselves.
 
     Returns:
-        (F,) float64 in (0, 0.6); the best failure of several always gets 0.596, a lone one 0.3.
+        float64 in (0, 0.6), of the shape of ``graded``; the best failure of several always gets 0.596, a lone one 0.3.
     """
+    graded = distance if graded is None else graded
     span = np.ptp(distance)
-    scaled = np.full(len(distance), 0.5) if span < 1e-6 else (distance - distance.min()) / span
+    scaled = np.full(graded.shape, 0.5) if span < 1e-6 else (graded - distance.min()) / span
     return 0.6 * expit(10.0 * (0.5 - scaled))
 
 

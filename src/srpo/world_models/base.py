@@ -97,6 +97,13 @@ def evenly(trace: np.ndarray, count: int = MOMENTS) -> np.ndarray:
     return trace[np.linspace(0, len(trace) - 1, count).round().astype(int)]
 
 
+def at_decisions(moment: np.ndarray, decisions: int) -> np.ndarray:
+    """(decisions,): of (count,) numbers that belong to the rows of `evenly` of ``decisions + 1`` frames, the newest at
+    each decision. (The last frame is what the last decision led to.)"""
+    looked = np.linspace(0, decisions, len(moment)).round()
+    return moment[np.searchsorted(looked, np.arange(decisions), side="right") - 1]
+
+
 def trace(world_model: WorldModel, features: np.ndarray) -> np.ndarray:
     """(T, E) float32, a vector a frame; SrpoError if the world model knows whole episodes only."""
     own = getattr(world_model, "trace", None)
