@@ -75,7 +75,7 @@ class FakeCollector:
 
 
 class LastFrame:
-    """World model: the features of the last frame."""
+    """World model: of an episode the features of the last frame, of a frame where the first action points."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -86,6 +86,9 @@ class LastFrame:
     def embed(self, features: Sequence[np.ndarray]) -> np.ndarray:
         self.calls += 1
         return np.stack([f[-1] for f in features])
+
+    def trace(self, features: np.ndarray) -> np.ndarray:
+        return features[:, :1]
 
 
 CONFIG = TrainConfig(

@@ -12,7 +12,9 @@ import torch
 
 from srpo.policies.action_tokens import ActionScale
 from srpo.policies.compact import CompactPolicy
+from srpo.rewards import coverage_scale, covered_progress
 from srpo.types import Episode, EpisodeRequest, SrpoError
+from srpo.world_models.base import evenly
 from synthetic_training import CONFIG, FakeCollector, Make, trainer
 
 
@@ -157,12 +159,14 @@ def numbers(row: dict[str, float]) -> dict[str, float]:
 @pytest.mark.parametrize(
     "changes",
     [{"average": 0.9}, {"reward": "sparse", "replay": 0}, {"credit": "decision"}, {"task_sampling": "uncertain"},
+     {"credit": "decision", "clustering": "coverage", "potential": True},
      {"task_sampling": "failing", "fade_grades": True}, {"revisit": 0.9}, {"revisit": 1.0, "probes": 5}],
 )  # fmt: skip
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Make, changes: dict[str, Any]) -> None:
     # Successes become impossible after step 2, so step 3 depends on the replay that was saved.
     def verdict(request: EpisodeRequest, tokens: np.ndarray) -> bool:
-        return (request.group < 8 or changes.get("reward") == "sparse") and bool(tokens[-1, 0] >= 128)
+        least = 192 if "potential" in changes else 128  # (so that coverage tells failures apart)
+        return (request.group < 8 or changes.get("reward") == "sparse") and bool(tokens[-1, 0] >= least)
 
     whole = trainer(tiny_policy(0), tmp_path / "whole", verdict, **changes)
     expected = [numbers(whole.step()[0]) for _ in range(4)]
@@ -222,6 +226,8 @@ def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) ->
         ({"value_history": -1}, "value-history 0 or more"),
         ({"gae_lambda": 1.5}, "gae-lambda from 0 to 1"),
         ({"group_size": 1}, "at least 2"),
+        ({"potential": True, "credit": "episode", "clustering": "coverage"}, "--credit decision"),
+        ({"potential": True, "credit": "decision"}, "--clustering coverage"),
     ],
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
@@ -291,6 +297,37 @@ def test_grades_fade_as_a_task_succeeds(tmp_path: Path, tiny_policy: Make) -> No
     np.testing.assert_array_equal(rewards[True][1][~failed], 1.0)
     np.testing.assert_allclose(rewards[True][1][first & failed], 0.25 * rewards[False][1][first & failed])
     np.testing.assert_array_equal(rewards[True][1][~first], rewards[False][1][~first])
+
+
+@pytest.mark.parametrize("potential", [False, True])
+def test_the_value_knows_the_grade_reached_so_far(tmp_path: Path, tiny_policy: Make, potential: bool) -> None:
+    changes = {"clustering": "coverage", "credit": "decision", "potential": potential}
+    loop = trainer(tiny_policy(0), tmp_path, lambda request, tokens: bool(tokens[-1, 0] >= 192), **changes)
+    loop.outcomes.load_state_dict({"synthetic/0": [True, False, False, False]})
+    loop.config = replace(loop.config, fade_grades=True)
+    shown = evenly(np.array([[0], [0.5], [1]], np.float32))
+    assert loop.replay is not None
+    loop.replay.add(np.stack([shown] * 2), [True] * 2, ["synthetic/0", "synthetic/1"])
+    _, record = loop.step()
+    assert loop.value_history is not None
+    found = loop.value_history.batches[0].potential.reshape(-1, 2)
+    ends = np.array([e.tokens[-1][0] / 128 - 1 for e in record.episodes], np.float32)
+    success = np.array([e.success for e in record.episodes])
+    for t, fade in ((0, 0.75), (1, 1.0)) if potential else ():
+        task = np.array([e.request.task.index == t for e in record.episodes])
+        own = [evenly(np.array([[0], [x / 2], [x]], np.float32)) for x in ends[task & success]]
+        known = np.stack([shown, *own])
+        sigma = coverage_scale(known)
+        so_far = {
+            i: covered_progress(np.array([[0], [ends[i] / 2], [ends[i]]]), known, sigma)
+            for i in np.flatnonzero(task & ~success)
+        }
+        final = 1 - np.array([p[-1] for p in so_far.values()])
+        for i, p in so_far.items():
+            grade = fade * 0.8 / (1 + np.exp((1 - p - final.mean()) / final.std()))
+            np.testing.assert_allclose(found[i], grade[:2], rtol=1e-4)
+            np.testing.assert_allclose(record.reward[i], grade[2], rtol=1e-4)
+    assert found.any() == potential
 
 
 def test_a_state_that_is_drawn_twice_by_chance_counts_both_times(tmp_path: Path, tiny_policy: Make) -> None:

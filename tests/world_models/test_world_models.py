@@ -9,7 +9,7 @@ import torch
 from srpo.policies.backbone import shared_backbone
 from srpo.types import SrpoError
 from srpo.world_models import WorldModel, create, moments, segment_means
-from srpo.world_models.base import MOMENTS
+from srpo.world_models.base import MOMENTS, at_decisions, evenly
 from srpo.world_models.compact import CompactWorldModel
 from srpo.world_models.image import ImageWorldModel
 from srpo.world_models.pixels import PixelWorldModel
@@ -154,3 +154,12 @@ def test_by_name(name: str, kind: type) -> None:
 def test_unknown_names(name: str, message: str) -> None:
     with pytest.raises(SrpoError, match=message):
         create(name)
+
+
+@pytest.mark.parametrize("decisions", [1, 2, 24, 35])
+def test_a_decision_knows_no_moment_that_comes_after_it(decisions: int) -> None:
+    looked = evenly(np.arange(decisions + 1.0))
+    newest = at_decisions(looked, decisions)
+    # Up to 31 decisions every frame is a moment, and a decision has its own; of more, no older one than the last.
+    expected = np.arange(decisions) if decisions < 32 else [looked[looked <= t].max() for t in range(decisions)]
+    np.testing.assert_array_equal(newest, expected)
