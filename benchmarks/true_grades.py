@@ -24,21 +24,27 @@ from srpo.types import Episode
 from srpo.world_models.base import evenly
 
 
+def true_progress_rewards(
+    episodes: Sequence[Episode], success: np.ndarray, task: np.ndarray, alpha: float
+) -> ProgressRewards:
+    """What `srpo.rewards.progress_rewards` returns, with the true progress that is missing as the distance."""
+    progress = [e.info["true_progress"].astype(np.float64) for e in episodes]
+    missing = np.stack([evenly(np.minimum.accumulate(1.0 - p)) for p in progress])
+    reached = np.zeros_like(missing)
+    for name in np.unique(task[~success]):
+        mine = task == name
+        reached[mine] = paper_failure_rewards(missing[mine & ~success, -1], alpha, missing[mine])
+    reward = np.where(success, 1.0, reached[:, -1])
+    return ProgressRewards(reward, np.where(success, np.nan, missing[:, -1]), {}, reached)
+
+
 class TrueTrainer(Trainer):
     """Grades by true progress."""
 
     def _progress(
         self, episodes: Sequence[Episode], embeddings: np.ndarray, success: np.ndarray, task: np.ndarray
     ) -> ProgressRewards:
-        curves = [evenly(np.minimum.accumulate(1.0 - e.info["true_progress"].astype(np.float64))) for e in episodes]
-        missing = np.stack(curves)
-        reached = np.zeros_like(missing)
-        for name in np.unique(task[~success]):
-            mine = task == name
-            failed = missing[mine & ~success, -1]
-            reached[mine] = paper_failure_rewards(failed, self.config.alpha, missing[mine])
-        reward = np.where(success, 1.0, reached[:, -1])
-        return ProgressRewards(reward, np.where(success, np.nan, missing[:, -1]), {}, reached)
+        return true_progress_rewards(episodes, success, task, self.config.alpha)
 
 
 def main(arguments: list[str]) -> int:
