@@ -172,7 +172,7 @@ def figure(results: Path, path: Path) -> None:
 
     runs = [(f.name.removeprefix("hard_"), r) for f in folders(results) for r in sorted(f.glob("task_*"))]
     tasks = sorted({int(r.name.removeprefix("task_")) for _, r in runs})
-    shades = ("#0a7d5f", "#b35a00", "#5566cc", "#cc6677", "#88ccee", "#999999")
+    shades = ("#b35a00", "#999999", "#88ccee", "#0a7d5f", "#cc6677", "#5566cc", "#ddaa33", "#222222", "#aa4499")
     methods, seeds = (list(dict.fromkeys(label.rpartition("_")[i] for label, _ in runs)) for i in (0, 2))
     colours = dict(zip(methods, cycle(shades), strict=False))
     styles = dict(zip(sorted(seeds, key=int), cycle(("-", "--", ":", "-.")), strict=False))
@@ -188,7 +188,7 @@ def figure(results: Path, path: Path) -> None:
                 look = {"color": colours[method], "ls": styles[seed], "label": f"{method}, seed {seed}"}
                 axes.plot(rows["episodes"], share, lw=2, **look)
         axes.set(title=f"task {task}", xlabel="training episodes", ylim=(0, 101))
-        axes.legend(frameon=False, loc="upper left")
+        axes.legend(frameon=False, loc="upper left", fontsize="small")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     panels[0].set_ylabel("attempts that succeed, %")
