@@ -177,7 +177,7 @@ def figure(results: Path, path: Path) -> None:
     colours = dict(zip(methods, cycle(shades), strict=False))
     styles = dict(zip(sorted(seeds, key=int), cycle(("-", "--", ":", "-.")), strict=False))
     columns = min(5, len(tasks))
-    drawing = Figure(figsize=(4.0 * columns, 3.4 * -(-len(tasks) // columns)), dpi=130, layout="constrained")
+    drawing = Figure(figsize=(4.6 * columns, 5.4 * -(-len(tasks) // columns)), dpi=130, layout="constrained")
     FigureCanvasAgg(drawing)
     panels = drawing.subplots(-(-len(tasks) // columns), columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, task in zip(panels, tasks, strict=False):
@@ -188,7 +188,7 @@ def figure(results: Path, path: Path) -> None:
                 look = {"color": colours[method], "ls": styles[seed], "label": f"{method}, seed {seed}"}
                 axes.plot(rows["episodes"], share, lw=2, **look)
         axes.set(title=f"task {task}", xlabel="training episodes", ylim=(0, 101))
-        axes.legend(frameon=False, loc="upper left", fontsize="small")
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize="small")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     panels[0].set_ylabel("attempts that succeed, %")
