@@ -228,6 +228,7 @@ def test_credit_by_decision_needs_features(tmp_path: Path, tiny_policy: Make) ->
         ({"group_size": 1}, "at least 2"),
         ({"potential": True, "credit": "episode", "clustering": "coverage"}, "--credit decision"),
         ({"potential": True, "credit": "decision"}, "--clustering coverage"),
+        ({"potential": True, "credit": "decision", "clustering": "coverage", "reward": "sparse"}, "--reward srpo"),
     ],
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:

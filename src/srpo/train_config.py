@@ -112,8 +112,8 @@ class TrainConfig:
             raise SrpoError(f"No reward named '{self.reward}': choose srpo or sparse.")
         if self.credit not in ("episode", "decision"):
             raise SrpoError(f"No credit assignment named '{self.credit}': choose episode or decision.")
-        if self.potential and (self.credit, self.clustering) != ("decision", "coverage"):
-            raise SrpoError("--potential is for --credit decision and --clustering coverage: set them, or leave it.")
+        if self.potential and (self.reward, self.credit, self.clustering) != ("srpo", "decision", "coverage"):
+            raise SrpoError("--potential is for --reward srpo, --credit decision and --clustering coverage: set them.")
         if self.task_sampling not in ("even", "uncertain", "failing"):
             raise SrpoError(f"No task sampling named '{self.task_sampling}': choose even, uncertain or failing.")
         if not 0.0 <= self.revisit <= 1.0:

@@ -164,6 +164,12 @@ def test_a_grade_that_was_reached_early_is_no_surprise_at_the_end() -> None:
     assert without[3] > without[1] > without[0] and with_potential[1] > 0.6 and with_potential[3] < 0.05
 
 
+def test_with_nothing_to_fit_to_the_value_stays_within_the_rewards() -> None:
+    # The mean reward 0.5, and the potential less its mean 0.2: 0.3 and 1.1, cut to 1; 0.3 and 0.3.
+    states = StateRecord.of([np.zeros((2, 2))] * 2, [1.0, 0.0], [0, 0], [np.array([0.0, 0.8]), np.zeros(2)])
+    np.testing.assert_allclose(cross_fitted_values(states, np.zeros(2, int)), [0.3, 1.0, 0.3, 0.3])
+
+
 def test_a_potential_must_fit() -> None:
     with pytest.raises(SrpoError, match="a number for every decision"):
         StateRecord.of([np.zeros((2, 2))], [1.0], [0], [np.zeros(3)])

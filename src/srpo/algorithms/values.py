@@ -168,7 +168,8 @@ def cross_fitted_values(
     for f in np.unique(fold[fold >= 0]):
         others = {key: m for key, m in parts.items() if key[0] != f}
         if not others:
-            values[:] = now.reward.mean() + now.potential - now.potential.mean()
+            known = now.reward.mean() + now.potential - now.potential.mean()
+            values[:] = np.clip(known, now.reward.min(), now.reward.max())
             break
         gram, cross, sums, target_sum, count = _sum(others.values())
         mean = target_sum / count
