@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class TrueTrainer(Trainer):
     def _progress(
         self, episodes: Sequence[Episode], embeddings: np.ndarray, success: np.ndarray, task: np.ndarray
     ) -> ProgressRewards:
-        return true_progress_rewards(episodes, success, task, self.config.alpha)
+        found = true_progress_rewards(episodes, success, task, self.config.alpha)
+        return found if self.config.potential else replace(found, reached=None)
 
 
 def main(arguments: list[str]) -> int:

@@ -41,12 +41,14 @@ def merged(batches: list[StateRecord]) -> StateRecord:
 
 def common_ridge(record: StateRecord, group: np.ndarray, folds: int = 8, ridge: float = 100.0) -> np.ndarray:
     """(T,): values by one ridge regression for all tasks, each fold of groups by a fit to the others."""
-    design, target, fold = _design([record]), record.reward[record.episode], group[record.episode] % folds
+    reward, fold = record.reward[record.episode], group[record.episode] % folds
+    design, target = _design([record]), reward - record.potential
     values = np.empty(len(target))
     for f in range(folds):
         x, y = design[fold != f], target[fold != f]
         fit = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y - y.mean()))
-        values[fold == f] = np.clip(y.mean() + design[fold == f] @ fit, y.min(), y.max())
+        known, seen = record.potential[fold == f] + y.mean(), reward[fold != f]
+        values[fold == f] = np.clip(known + design[fold == f] @ fit, seen.min(), seen.max())
     return values
 
 

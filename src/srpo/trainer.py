@@ -197,7 +197,7 @@ class Trainer:
         if self.value_history is None:
             return group_advantages(record.reward, group, normalise_std=self.config.normalise_std)
         task = [e.request.task.index for e in record.episodes]
-        reached = record.graded.reached if self.config.potential and record.graded is not None else None
+        reached = record.graded.reached if record.graded is not None else None
         potential = None
         if reached is not None:
             potential = [at_decisions(r, len(e.tokens)) for r, e in zip(reached, record.episodes, strict=True)]
@@ -243,6 +243,7 @@ class Trainer:
             alpha=self.config.alpha,
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
+            curves=self.config.potential,
         )
 
     def _row(

@@ -37,9 +37,14 @@ def test_failures_are_graded_by_their_best_progress(monkeypatch: pytest.MonkeyPa
     other = replace(episodes[4].request, task=replace(episodes[4].request.task, index=1))
     episodes[4] = replace(episodes[4], request=other)
     practice = object.__new__(trainer)  # grading needs no policy
-    practice.config = SimpleNamespace(alpha=0.8, fade_grades=fade)
+    practice.config = SimpleNamespace(alpha=0.8, fade_grades=fade, potential=True)
     practice.outcomes = SimpleNamespace(rates=lambda: {"t0": 0.25})
     success = np.array([e.success for e in episodes])
     record = practice._grade(episodes, np.zeros((5, 1, 1)), success, np.array(["t0", "t0", "t0", "t0", "t1"]))
     expected = [0.8 * 0.2271 * factor, 0.4 * factor, 0.8 * 0.7729 * factor, 1.0, 0.4]
     np.testing.assert_allclose(record.reward, expected, atol=1e-4)
+    # The first reaches its best half-way, the success then what would be the second's grade.
+    reached = record.graded.reached
+    np.testing.assert_allclose(reached[0, [16, -1]], expected[0], atol=1e-4)
+    np.testing.assert_allclose(reached[3, 16], expected[1], atol=1e-4)
+    assert reached[0, 0] < reached[0, 16]

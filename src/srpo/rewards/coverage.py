@@ -43,7 +43,7 @@ def covered_progress(moments: np.ndarray, references: np.ndarray, scale: float |
             "least 1."
         )
     sigma = coverage_scale(known) if scale is None else scale
-    nearest = np.minimum.accumulate(_distances(points, _few(known)).min(1), axis=0)
+    nearest = np.minimum.accumulate(_distances(points, few(known)).min(1), axis=0)
     matched = np.minimum(1.0, sigma / np.maximum(nearest, sigma * 1e-9))
     return np.minimum.accumulate(matched, axis=1).mean(1)
 
@@ -61,7 +61,8 @@ def coverage_scale(references: np.ndarray) -> float:
     return float(steps[steps > 0].mean()) / 2 if (steps > 0).any() else 1.0
 
 
-def _few(references: np.ndarray) -> np.ndarray:
+def few(references: np.ndarray) -> np.ndarray:
+    """`MOST_REFERENCES` of (R, ...) references at most, evenly chosen."""
     chosen = np.linspace(0, len(references) - 1, min(len(references), MOST_REFERENCES)).round().astype(int)
     return references[chosen]
 

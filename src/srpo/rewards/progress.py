@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import expit
 
 from srpo.rewards.clustering import CLUSTERINGS, cluster_means, success_centres
-from srpo.rewards.coverage import coverage_scale, covered_progress
+from srpo.rewards.coverage import coverage_scale, covered_progress, few
 from srpo.types import SrpoError
 
 FORMULAS = ("paper", "siirl")
@@ -31,7 +31,7 @@ class ProgressRewards:
         distance: (N,) float64, the share of the successes' moments that is missing (coverage), or the distance to the
             nearest centre (squared in the paper's formula); NaN for successes and where the task has no reference.
         n_clusters: task -> number of centres, or of references (coverage); 0 where the task has no reference.
-        reached: (N, M) float64, with coverage only: the grade of a failure that ended at each moment of the episode.
+        reached: (N, M) float64, None unless asked for: the grade of a failure that ended at each moment of the episode.
             Successes are compared with the task's other ones; 0 where there is no reference, or no failure to grade by.
     """
 
@@ -50,6 +50,7 @@ def progress_rewards(
     alpha: float = 0.8,
     clustering: str = "coverage",
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None = None,
+    curves: bool = False,
 ) -> ProgressRewards:
     """Grade the failures of a batch by their distance to the successes of the same task.
 
@@ -76,6 +77,7 @@ def progress_rewards(
         clustering: ``"coverage"``; or ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see
             `success_centres`; ``"dbscan"`` means the public code's own one under ``formula="siirl"``.
         references: further successes, from outside this batch: (R embeddings like the others, (R,) tasks).
+        curves: tell the grade reached at every moment too (``ProgressRewards.reached``); coverage only.
 
     Raises:
         SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for coverage, where it says
@@ -90,7 +92,7 @@ def progress_rewards(
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
     n_clusters: dict[Any, int] = {}
-    reached = np.zeros(points.shape[:2]) if covering else None
+    reached = np.zeros(points.shape[:2]) if covering and curves else None
     known_from = np.append(np.flatnonzero(succeeded), np.full(len(known) - succeeded.sum(), -1))
     for name in dict.fromkeys(tasks):
         mine = np.array([t == name for t in known_tasks], bool)
@@ -100,19 +102,21 @@ def progress_rewards(
         if not len(of_task):
             continue
         siirl = formula == "siirl"
-        if reached is not None:
+        if covering:
             n_clusters[name] = len(of_task)
             if not len(failed):
                 continue
             scale = coverage_scale(of_task)
             missing = np.stack([1.0 - covered_progress(points[i], of_task, scale) for i in failed])
             d = distance[failed] = missing[:, -1]
+            reward[failed] = _grades(formula, alpha, d)
+            if reached is None:
+                continue
             reached[failed] = _grades(formula, alpha, d, missing)
-            reward[failed] = reached[failed, -1]
-            for i in np.unique(known_from[mine & (known_from >= 0)]):
-                others = known[mine & (known_from != i)]
+            for i in known_from[mine & (known_from >= 0)]:
+                others = few(np.flatnonzero(mine & (known_from != i)))
                 if len(others):
-                    missing = 1.0 - covered_progress(points[i], others, scale)
+                    missing = 1.0 - covered_progress(points[i], known[others], scale)
                     reached[i] = _grades(formula, alpha, d, missing)
             continue
         own = siirl and clustering == "dbscan"
