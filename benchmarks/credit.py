@@ -26,7 +26,10 @@ that a policy hardly ever solves:
 ``--agreement`` asks another question of a whole suite: do two groups of the *same* task pull into one direction?
 Printed is the mean cosine of their gradients (0/1 reward, tokens weighed by range; groups that all succeed or all fail
 left out) with a jackknife's standard error over groups, for credits and for parts of the network with their share of
-the gradient's power. Other options are settings of ``srpo train``, in place of the preset's.
+the gradient's power.
+
+Other options are settings of ``srpo train``, in place of the preset's; ``--potential True`` counts for the graded
+reward only.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ from srpo.sampler import GroupSampler
 from srpo.train_config import TrainConfig
 from srpo.types import Episode
 from srpo.world_models import WorldModel, create, moments
+from srpo.world_models.base import at_decisions
 
 SEED = 77
 
@@ -197,13 +201,14 @@ def agreement_table(policy: CompactPolicy, episodes: list[Episode], config: Trai
 
 def decision_advantages(
     states: list[np.ndarray], reward: np.ndarray, group: np.ndarray, task: np.ndarray, gae_lambda: float,
-    config: TrainConfig,
+    config: TrainConfig, potential: list[np.ndarray] | None = None,
 ) -> list[np.ndarray]:  # fmt: skip
     """As the trainer computes them: in steps' batches, the value fitted to further batches as well."""
     batch = config.groups
     names = np.unique(group)
     batches = [np.flatnonzero(np.isin(group, names[i : i + batch])) for i in range(0, len(names), batch)]
-    records = [StateRecord.of([states[i] for i in b], reward[b], task[b]) for b in batches]
+    reached = potential or [np.full(len(s), np.nan) for s in states]
+    records = [StateRecord.of([states[i] for i in b], reward[b], task[b], [reached[i] for i in b]) for b in batches]
     out: dict[int, np.ndarray] = {}
     for k, members in enumerate(batches):
         history = [records[(k - j - 1) % len(records)] for j in range(min(config.value_history, len(records) - 1))]
@@ -240,8 +245,11 @@ def main() -> None:
     references = references_of(options.demos, world_model, policy.chunk) if options.demos else None
     graded = progress_rewards(
         seen, success, names, formula=config.formula, alpha=config.alpha, clustering=config.clustering,
-        references=references,
-    ).reward  # fmt: skip
+        references=references, group=group if config.potential else None,
+    )  # fmt: skip
+    potential = None
+    if graded.reached is not None:
+        potential = [at_decisions(r, len(e.tokens)) for r, e in zip(graded.reached, episodes, strict=True)]
     with torch.no_grad():
         states = [policy.features({k: torch.from_numpy(v) for k, v in e.inputs.items()}).numpy() for e in episodes]
     print(f"{success.sum()} of {len(success)} sampled episodes succeed\n")
@@ -249,7 +257,7 @@ def main() -> None:
         np.full(p.numel(), not name.startswith(tuple(f"{part}." for part in config.learner.frozen)))
         for name, p in policy.named_parameters()
     ]))  # fmt: skip
-    rewards = {"srpo": graded, "sparse": success.astype(float)}
+    rewards = {"srpo": graded.reward, "sparse": success.astype(float)}
     truth = None
     if options.true_progress:
         rewards = {"true progress": np.array([e.info["true_progress"].max() for e in episodes])} | rewards
@@ -273,7 +281,8 @@ def main() -> None:
         for r in (range(3), range(3, 16)):
             rows.append((f"episode, decisions {r.start} to {r.stop - 1} only", whole, r, whole_suite))
         for gae_lambda in (1.0, 0.9, 0.7, 0.5, 0.3, 0.0):
-            estimates = decision_advantages(states, reward, group, task, gae_lambda, config)
+            reached = potential if name == "srpo" else None
+            estimates = decision_advantages(states, reward, group, task, gae_lambda, config, reached)
             rows.append((f"decision, lambda {gae_lambda}", estimates, None, whole_suite))
             if gae_lambda == config.gae_lambda and whole_suite is None:
                 rows += [(f"the same, {k}", estimates, None, w.astype(float)) for k, w in some.items()]

@@ -84,7 +84,7 @@ def main() -> None:
         model = create(name)
         seen = moments(model, [e.frame_features[:, which] for e in episodes if e.frame_features is not None])
         references = references_of(options.demos, model, policy.chunk)
-        graded[name] = progress_rewards(seen, success, task, alpha=config.alpha, references=references, curves=True)
+        graded[name] = progress_rewards(seen, success, task, alpha=config.alpha, references=references, group=group)
     for name, found in graded.items():
         assert found.reached is not None
         reached = [at_decisions(r, len(e.tokens)) for r, e in zip(found.reached, episodes, strict=True)]

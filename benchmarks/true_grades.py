@@ -19,7 +19,7 @@ import numpy as np
 
 from srpo import cli, commands
 from srpo.rewards import ProgressRewards
-from srpo.rewards.progress import paper_failure_rewards
+from srpo.rewards.progress import differ, paper_failure_rewards
 from srpo.trainer import Trainer
 from srpo.types import Episode
 from srpo.world_models.base import evenly
@@ -31,11 +31,14 @@ def true_progress_rewards(
     """What `srpo.rewards.progress_rewards` returns, with the true progress that is missing as the distance."""
     progress = [e.info["true_progress"].astype(np.float64) for e in episodes]
     missing = np.stack([evenly(np.minimum.accumulate(1.0 - p)) for p in progress])
-    reached = np.zeros_like(missing)
+    reached, reward = np.full_like(missing, np.nan), success.astype(np.float64)
     for name in np.unique(task[~success]):
         mine = task == name
-        reached[mine] = paper_failure_rewards(missing[mine & ~success, -1], alpha, missing[mine])
-    reward = np.where(success, 1.0, reached[:, -1])
+        failed = mine & ~success
+        distance = missing[failed, -1]
+        reward[failed] = paper_failure_rewards(distance, alpha)
+        if differ("paper", distance):
+            reached[mine] = paper_failure_rewards(distance, alpha, missing[mine])
     return ProgressRewards(reward, np.where(success, np.nan, missing[:, -1]), {}, reached)
 
 

@@ -42,12 +42,13 @@ def merged(batches: list[StateRecord]) -> StateRecord:
 def common_ridge(record: StateRecord, group: np.ndarray, folds: int = 8, ridge: float = 100.0) -> np.ndarray:
     """(T,): values by one ridge regression for all tasks, each fold of groups by a fit to the others."""
     reward, fold = record.reward[record.episode], group[record.episode] % folds
-    design, target = _design([record]), reward - record.potential
+    reached = record.potential if np.isfinite(record.potential).all() else np.zeros(len(reward))
+    design, target = _design([record]), reward - reached
     values = np.empty(len(target))
     for f in range(folds):
         x, y = design[fold != f], target[fold != f]
         fit = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y - y.mean()))
-        known, seen = record.potential[fold == f] + y.mean(), reward[fold != f]
+        known, seen = reached[fold == f] + y.mean(), reward[fold != f]
         values[fold == f] = np.clip(known + design[fold == f] @ fit, seen.min(), seen.max())
     return values
 

@@ -12,7 +12,7 @@ import torch
 
 from srpo.policies.action_tokens import ActionScale
 from srpo.policies.compact import CompactPolicy
-from srpo.rewards import coverage_scale, covered_progress
+from srpo.rewards import covered_progress
 from srpo.types import Episode, EpisodeRequest, SrpoError
 from srpo.world_models.base import evenly
 from synthetic_training import CONFIG, FakeCollector, Make, trainer
@@ -189,7 +189,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, tiny_policy: Ma
         assert second.value_history is not None and whole.value_history is not None
         kept, expected_values = second.value_history.state_dict(), whole.value_history.state_dict()
         assert len(expected_values) == 4 * 6
-        assert all(np.array_equal(v, kept[k]) for k, v in expected_values.items())
+        assert all(np.array_equal(v, kept[k], equal_nan=True) for k, v in expected_values.items())
 
 
 def test_resuming_with_another_replay_or_average_starts_them_afresh(tmp_path: Path, tiny_policy: Make) -> None:
@@ -314,21 +314,27 @@ def test_the_value_knows_the_grade_reached_so_far(tmp_path: Path, tiny_policy: M
     found = loop.value_history.batches[0].potential.reshape(-1, 2)
     ends = np.array([e.tokens[-1][0] / 128 - 1 for e in record.episodes], np.float32)
     success = np.array([e.success for e in record.episodes])
+
+    def curve(i: int, known: np.ndarray) -> np.ndarray:
+        return 1 - covered_progress(np.array([[0], [ends[i] / 2], [ends[i]]]), known)
+
+    group = np.array([e.request.group for e in record.episodes])
+    compared = 0
     for t, fade in ((0, 0.75), (1, 1.0)) if potential else ():
         task = np.array([e.request.task.index == t for e in record.episodes])
-        own = [evenly(np.array([[0], [x / 2], [x]], np.float32)) for x in ends[task & success]]
-        known = np.stack([shown, *own])
-        sigma = coverage_scale(known)
-        so_far = {
-            i: covered_progress(np.array([[0], [ends[i] / 2], [ends[i]]]), known, sigma)
-            for i in np.flatnonzero(task & ~success)
-        }
-        final = 1 - np.array([p[-1] for p in so_far.values()])
-        for i, p in so_far.items():
-            grade = fade * 0.8 / (1 + np.exp((1 - p - final.mean()) / final.std()))
-            np.testing.assert_allclose(found[i], grade[:2], rtol=1e-4)
-            np.testing.assert_allclose(record.reward[i], grade[2], rtol=1e-4)
-    assert found.any() == potential
+        own = {i: evenly(np.array([[0], [ends[i] / 2], [ends[i]]], np.float32)) for i in np.flatnonzero(task & success)}
+        final = np.array([curve(i, np.stack([shown, *own.values()]))[-1] for i in np.flatnonzero(task & ~success)])
+
+        def grade(missing: np.ndarray, fade: float = fade, final: np.ndarray = final) -> np.ndarray:
+            return fade * 0.8 / (1 + np.exp((missing - final.mean()) / final.std()))
+
+        np.testing.assert_allclose(record.reward[task & ~success], grade(final), rtol=1e-4)
+        for i in np.flatnonzero(task):
+            others = np.stack([shown, *(moment for j, moment in own.items() if group[j] != group[i])])
+            np.testing.assert_allclose(found[i], grade(curve(i, others))[:2], rtol=1e-4)
+            compared += bool(success[i])
+    assert bool(compared) == potential
+    assert np.isfinite(found).all() == potential and np.isnan(found).all() != potential
 
 
 def test_a_state_that_is_drawn_twice_by_chance_counts_both_times(tmp_path: Path, tiny_policy: Make) -> None:

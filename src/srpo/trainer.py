@@ -243,7 +243,7 @@ class Trainer:
             alpha=self.config.alpha,
             clustering=self.config.clustering,
             references=self.replay.references() if self.replay is not None else None,
-            curves=self.config.potential,
+            group=[e.request.group for e in episodes] if self.config.potential else None,
         )
 
     def _row(

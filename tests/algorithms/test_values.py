@@ -173,8 +173,37 @@ def test_with_nothing_to_fit_to_the_value_stays_within_the_rewards() -> None:
 def test_a_potential_must_fit() -> None:
     with pytest.raises(SrpoError, match="a number for every decision"):
         StateRecord.of([np.zeros((2, 2))], [1.0], [0], [np.zeros(3)])
-    with pytest.raises(SrpoError, match="not finite"):
-        StateRecord.of([np.zeros((2, 2))], [1.0], [0], [np.array([0.0, np.nan])])
+    with pytest.raises(SrpoError, match="infinite"):
+        StateRecord.of([np.zeros((2, 2))], [1.0], [0], [np.array([0.0, np.inf])])
+
+
+def test_where_the_potential_is_not_known_the_whole_reward_is_fitted() -> None:
+    now, group = random_record(1)
+    past, _ = random_record(2)
+    reached = np.where(now.task[now.episode] == 0, 0.1 * now.decision, np.nan)
+    some = replace(now, potential=reached)
+    np.testing.assert_array_equal(
+        cross_fitted_values(some, group, [past])[np.isnan(reached)],
+        cross_fitted_values(now, group, [past])[np.isnan(reached)],
+    )
+    # And what is still to come is fitted to those of whom it is known: others, now or earlier, have no part.
+    known = np.isfinite(reached)
+    before = cross_fitted_values(some, group, [past])
+    past.reward[:] = np.clip(past.reward, 0.3, 0.6)
+    some.reward[now.task == 1] = np.clip(some.reward[now.task == 1], 0.3, 0.6)
+    after = cross_fitted_values(some, group, [past])
+    inside = known & (before > 0.05) & (before < 0.95)  # the range of all rewards limits
+    assert inside.sum() > 10
+    np.testing.assert_allclose(after[inside], before[inside])
+    assert np.abs(after - before)[~known].max() > 1e-3
+
+
+def test_a_potential_known_in_no_other_fold_is_not_fitted_to_itself() -> None:
+    now, group = random_record(1)
+    reached = np.where(group[now.episode] == 2, 0.1 * now.decision, np.nan)
+    np.testing.assert_array_equal(
+        cross_fitted_values(replace(now, potential=reached), group), cross_fitted_values(now, group)
+    )
 
 
 def test_history_is_bounded_and_survives_a_checkpoint() -> None:
@@ -191,7 +220,7 @@ def test_history_is_bounded_and_survives_a_checkpoint() -> None:
     state = history.state_dict()
     del state["0.potential"]  # a checkpoint from before there was one
     again.load_state_dict(state)
-    assert not again.batches[0].potential.any() and len(again.batches[0].potential) == 48
+    assert np.isnan(again.batches[0].potential).all() and len(again.batches[0].potential) == 48
     del state["1.reward"]
     with pytest.raises(SrpoError, match=r"lacks '1\.reward'"):
         again.load_state_dict(state)

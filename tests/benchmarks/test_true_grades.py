@@ -47,4 +47,4 @@ def test_failures_are_graded_by_their_best_progress(monkeypatch: pytest.MonkeyPa
     reached = record.graded.reached
     np.testing.assert_allclose(reached[0, [16, -1]], expected[0], atol=1e-4)
     np.testing.assert_allclose(reached[3, 16], expected[1], atol=1e-4)
-    assert reached[0, 0] < reached[0, 16]
+    assert reached[0, 0] < reached[0, 16] and np.isnan(reached[4]).all()

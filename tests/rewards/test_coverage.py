@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from srpo.rewards import ReferenceReplay, coverage_scale, covered_progress, progress_rewards
@@ -86,31 +86,55 @@ def test_failures_are_graded_by_how_far_they_came():
 
 def test_grades_reached_by_hand():
     embeddings, success, task = batch()
-    graded = progress_rewards(embeddings, success, task, curves=True)
+    graded = progress_rewards(embeddings, success, task, group=range(5))
     # Of the first moment, the same in all, the second stage is 1.01 away: sigma / d = 1 / 2, so a quarter is missing.
     missing = np.array([[0.25, 0.0], [0.25, 0.5 - 0.2525 / 0.82], [0.25, 0.5 - 0.2525 / 0.64]])
     mean, std = missing[:, 1].mean(), missing[:, 1].std()
     np.testing.assert_allclose(graded.reached[1:4], 0.8 / (1 + np.exp((missing - mean) / std)), rtol=1e-4)
-    np.testing.assert_array_equal(graded.reached[1:, -1], graded.reward[1:])
+    np.testing.assert_array_equal(graded.reached[1:4, -1], graded.reward[1:4])
     # The only success is compared with no other; task b has none.
-    assert not graded.reached[0].any() and not graded.reached[4].any()
+    assert np.isnan(graded.reached[[0, 4]]).all()
     unasked = progress_rewards(embeddings, success, task)
     assert unasked.reached is None
     np.testing.assert_array_equal(unasked.reward, graded.reward)
 
 
-def test_a_success_is_compared_with_others_only():
-    """Itself it would cover wholly, whatever it did, and so its value would know that it is going to succeed."""
+def test_the_grade_reached_is_by_the_successes_of_other_groups():
+    """A success would cover itself wholly, and its value would know that it is going to succeed; the failures of its
+    group, from the same initial state, would come nearer to it than to others."""
     embeddings, success, task = batch()
-    other = np.array([[[0.0, 0.1], [1.0, 0.4]]])
-    graded = progress_rewards(embeddings, success, task, references=(other, ["a"]), curves=True)
-    alone = progress_rewards(
-        np.concatenate([embeddings, other]), np.append(success, True), np.append(task, "a"), curves=True
+    other = (np.array([[[0.0, 0.1], [1.0, 0.4]]]), ["a"])
+    graded = progress_rewards(embeddings, success, task, references=other, group=[7, 7, 8, 8, 9])
+    both, missing = np.concatenate([embeddings[:1], other[0]]), []
+    for i, known in ((0, other[0]), (1, other[0]), (2, both), (3, both)):
+        missing.append(1 - covered_progress(embeddings[i], known))
+    d = graded.distance[1:4]
+    np.testing.assert_allclose(
+        graded.reached[:4], 0.8 / (1 + np.exp((np.stack(missing) - d.mean()) / d.std())), rtol=1e-6
     )
-    assert 0 < graded.reached[0, -1] < 0.8
-    # 0.16 away from the other's end, which is far nearer than sigma: nothing is missing, as of the best failure.
-    np.testing.assert_allclose(graded.reached[0, -1], graded.reward[1], rtol=1e-6)
-    np.testing.assert_allclose(alone.reached[:5], graded.reached, rtol=1e-6)
+    np.testing.assert_array_equal(graded.reached[2:4, -1], graded.reward[2:4])
+    assert np.isnan(progress_rewards(embeddings, success, task, group=[7, 7, 7, 7, 9]).reached).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_an_outcome_that_flips_at_the_last_moment_leaves_the_groups_grades_in_their_order(seed):
+    """Mean and std are the whole batch's and may move, for all members alike."""
+    rng = np.random.default_rng(seed)
+    embeddings, success = rng.standard_normal((12, 5, 12)), rng.random(12) < 0.3
+    success[:4] = [True, False, False, False]
+    group, references = np.arange(12) // 4, (rng.standard_normal((2, 5, 12)), ["a"] * 2)
+    flipped = success.copy()
+    flipped[0] = False
+    odds = []
+    for outcome in (success, flipped):
+        graded = progress_rewards(embeddings, outcome, ["a"] * 12, references=references, group=group)
+        odds.append(np.log(graded.reached[:4] / (0.8 - graded.reached[:4])).ravel())  # (mean - missing) / std
+    sure = np.abs(odds).max(0) < 30
+    assume(sure.sum() >= 5)
+    odds = [o[sure] for o in odds]
+    slope, intercept = np.polyfit(*odds, 1)
+    np.testing.assert_allclose(slope * odds[0] + intercept, odds[1], atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -119,9 +143,29 @@ def test_a_grade_never_falls_and_ends_at_the_reward(seed, formula):
     rng = np.random.default_rng(seed)
     embeddings, success = rng.standard_normal((12, 5, 3)), np.arange(12) < rng.integers(0, 12)
     task, references = rng.integers(0, 3, 12), (rng.standard_normal((2, 5, 3)), [0, 1])
-    graded = progress_rewards(embeddings, success, task, references=references, formula=formula, curves=True)
-    assert (np.diff(graded.reached, axis=1) >= 0).all()
-    np.testing.assert_array_equal(graded.reached[~success, -1], graded.reward[~success])
+    graded = progress_rewards(embeddings, success, task, references=references, formula=formula, group=np.arange(12))
+    known = np.isfinite(graded.reached).all(1)
+    assert known.sum() == np.isfinite(graded.reached).any(1).sum()
+    assert (np.diff(graded.reached[known], axis=1) >= 0).all()
+    np.testing.assert_array_equal(graded.reached[known & ~success, -1], graded.reward[known & ~success])
+    for name in set(task.tolist()) & {0, 1}:  # of which there are references: where two failures differ
+        d = graded.distance[(task == name) & ~success]
+        assert known[task == name].tolist() == [len(d) > 1 and np.ptp(d) > 1e-5] * (task == name).sum()
+
+
+@pytest.mark.parametrize("formula", ["paper", "siirl"])
+def test_a_lone_failure_says_nothing_of_what_was_reached(formula):
+    embeddings, _, task = batch()
+    success = np.array([True, True, True, False, True])
+    graded = progress_rewards(embeddings, success, task, formula=formula, group=range(5))
+    assert np.isnan(graded.reached).all()
+    assert graded.reward[3] == pytest.approx(0.4 if formula == "paper" else 0.3)
+
+
+def test_groups_must_fit():
+    embeddings, success, task = batch()
+    with pytest.raises(SrpoError, match=r"group has the shape \(4,\) for 5 embeddings"):
+        progress_rewards(embeddings, success, task, group=range(4))
 
 
 def test_coverage_works_with_the_replay_and_the_public_formula():

@@ -39,7 +39,7 @@ class StateRecord:
         episode: (T,) int, which episode it belongs to, from 0 to N - 1, in order.
         reward: (N,) float64 reward of each episode.
         task: (N,) int number of its task.
-        potential: (T,) float64 reward reached before each decision, as far as it is known; 0: nothing is.
+        potential: (T,) float64 reward reached before each decision; NaN where it is not known.
     """
 
     features: np.ndarray
@@ -57,8 +57,8 @@ class StateRecord:
         task: Sequence[int] | np.ndarray,
         potential: Sequence[np.ndarray] | None = None,
     ) -> StateRecord:
-        """From one (T_i, F) array per episode, and (T_i,) of the potential (None: 0); SrpoError if shapes do not fit
-        or a number is not finite."""
+        """From one (T_i, F) array per episode, and (T_i,) of the potential (None: not known); SrpoError if shapes do
+        not fit, or a number is infinite or, but for the potential's, NaN."""
         lengths = [len(f) for f in features]
         if not lengths or len(reward) != len(lengths) or len(task) != len(lengths) or not min(lengths):
             raise SrpoError(
@@ -68,11 +68,11 @@ class StateRecord:
         stacked = np.concatenate(features).astype(np.float32)
         if not np.isfinite(stacked).all():
             raise SrpoError("A feature of the policy is not finite; resume with a smaller learning rate.")
-        reached = np.zeros(len(stacked)) if potential is None else np.concatenate(potential).astype(np.float64)
+        reached = np.full(len(stacked), np.nan) if potential is None else np.concatenate(potential).astype(np.float64)
         if potential is not None and [len(p) for p in potential] != lengths:
             raise SrpoError("The potential does not fit the features: pass a number for every decision.")
-        if not np.isfinite(reached).all():
-            raise SrpoError("A potential is not finite: check the grades.")
+        if np.isinf(reached).any():
+            raise SrpoError("A potential is infinite: check the grades.")
         return cls(
             stacked,
             np.concatenate([np.arange(n) for n in lengths]),
@@ -138,7 +138,8 @@ def cross_fitted_values(
     must be depends on the task.
 
     The episodes of a group are valued by a fit that has seen neither them nor the rest of their fold of groups, so that
-    no outcome leaks into its own baseline, which would bias the gradient.
+    no outcome leaks into its own baseline, which would bias the gradient. Where the potential is not known, or of no
+    other fold, the whole reward is fitted.
 
     Args:
         now: the batch whose decisions are valued.
@@ -155,26 +156,44 @@ def cross_fitted_values(
         raise SrpoError("The history holds features of another size; start a new run.")
     design = _design(records)
     reward = np.concatenate([r.reward[r.episode] for r in records])
-    target = reward - np.concatenate([r.potential for r in records])
+    potential = np.concatenate([r.potential for r in records])
     task = np.concatenate([r.task[r.episode] for r in records])
-    fold = np.concatenate([group[now.episode] % _FOLDS, np.full(len(target) - len(now.decision), -1)])
+    fold = np.concatenate([group[now.episode] % _FOLDS, np.full(len(reward) - len(now.decision), -1)])
+    values = np.full(len(reward), np.nan)
+    knows = np.isfinite(potential)
+    if knows.any():
+        to_come = (reward - potential)[knows]
+        values[knows] = potential[knows] + _cross_fitted(design[knows], to_come, task[knows], fold[knows], ridge)
+    if (missing := np.isnan(values) & (fold >= 0)).any():
+        values[missing] = _cross_fitted(design, reward, task, fold, ridge)[missing]
+    values, knows, reached = values[: len(now.decision)], knows[: len(now.decision)], now.potential
+    if np.isnan(values).any():  # a single fold and no history
+        values[:] = now.reward.mean() + np.where(knows, reached - reached[knows].mean() if knows.any() else 0.0, 0.0)
+    for f in np.unique(fold[fold >= 0]):
+        seen = reward[fold != f] if (fold != f).any() else reward
+        mine = fold[: len(values)] == f
+        values[mine] = np.clip(values[mine], seen.min(), seen.max())
+    return values
+
+
+def _cross_fitted(
+    design: np.ndarray, target: np.ndarray, task: np.ndarray, fold: np.ndarray, ridge: float
+) -> np.ndarray:
+    """(T,) what is expected of the target in the rows of each fold from 0, by the rows of the others; else NaN."""
     parts = {
         (f, t): _moments(design[rows], target[rows])
         for f, t in {*zip(fold.tolist(), task.tolist(), strict=True)}
         if len(rows := np.flatnonzero((fold == f) & (task == t)))
     }
     penalty = ridge * np.eye(design.shape[1])
-    values = np.empty(len(now.decision))
+    expected = np.full(len(target), np.nan)
     for f in np.unique(fold[fold >= 0]):
         others = {key: m for key, m in parts.items() if key[0] != f}
         if not others:
-            known = now.reward.mean() + now.potential - now.potential.mean()
-            values[:] = np.clip(known, now.reward.min(), now.reward.max())
-            break
+            continue
         gram, cross, sums, target_sum, count = _sum(others.values())
         mean = target_sum / count
         common = np.linalg.solve(gram + penalty, cross - mean * sums)
-        seen = reward[fold != f]
         for t in np.unique(task[fold == f]):
             mine = np.flatnonzero((fold == f) & (task == t))
             coefficients = common
@@ -183,9 +202,8 @@ def cross_fitted_values(
                 gram, cross, sums, _, _ = _sum(own)
                 left_over = cross - mean * sums - gram @ common
                 coefficients = common + np.linalg.solve(gram + penalty, left_over)
-            to_come = mean + design[mine] @ coefficients
-            values[mine] = np.clip(now.potential[mine] + to_come, seen.min(), seen.max())
-    return values
+            expected[mine] = mean + design[mine] @ coefficients
+    return expected
 
 
 def _design(records: Sequence[StateRecord]) -> np.ndarray:
@@ -243,7 +261,8 @@ class ValueHistory:
         try:
             for i in range(len({name.partition(".")[0] for name in state})):
                 arrays = {f.name: state[f"{i}.{f.name}"] for f in fields(StateRecord) if f.name != "potential"}
-                reached = state.get(f"{i}.potential", np.zeros(len(arrays["decision"])))  # of old checkpoints none
+                unknown = np.full(len(arrays["decision"]), np.nan)  # of old checkpoints
+                reached = state.get(f"{i}.potential", unknown)
                 self.batches.append(StateRecord(**arrays, potential=reached))
         except KeyError as error:
             raise SrpoError(f"The saved history of values lacks {error}; resume from an earlier checkpoint.") from error

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import expit
 
 from srpo.rewards.clustering import CLUSTERINGS, cluster_means, success_centres
-from srpo.rewards.coverage import coverage_scale, covered_progress, few
+from srpo.rewards.coverage import coverage_scale, covered_progress
 from srpo.types import SrpoError
 
 FORMULAS = ("paper", "siirl")
@@ -31,8 +31,9 @@ class ProgressRewards:
         distance: (N,) float64, the share of the successes' moments that is missing (coverage), or the distance to the
             nearest centre (squared in the paper's formula); NaN for successes and where the task has no reference.
         n_clusters: task -> number of centres, or of references (coverage); 0 where the task has no reference.
-        reached: (N, M) float64, None unless asked for: the grade of a failure that ended at each moment of the episode.
-            Successes are compared with the task's other ones; 0 where there is no reference, or no failure to grade by.
+        reached: (N, M) float64, None unless asked for: the grade of a failure that ended at each moment of the episode,
+            by the task's successes in other groups and the references; NaN for a task in which there are none, or no
+            two failures that differ, whose mean and std of d could grade.
     """
 
     reward: np.ndarray
@@ -50,7 +51,7 @@ def progress_rewards(
     alpha: float = 0.8,
     clustering: str = "coverage",
     references: tuple[np.ndarray, np.ndarray | Sequence[Hashable]] | None = None,
-    curves: bool = False,
+    group: np.ndarray | Sequence[int] | None = None,
 ) -> ProgressRewards:
     """Grade the failures of a batch by their distance to the successes of the same task.
 
@@ -77,7 +78,8 @@ def progress_rewards(
         clustering: ``"coverage"``; or ``"dbscan"``, ``"nearest"``, ``"mean"`` or ``"k-medoids"``, see
             `success_centres`; ``"dbscan"`` means the public code's own one under ``formula="siirl"``.
         references: further successes, from outside this batch: (R embeddings like the others, (R,) tasks).
-        curves: tell the grade reached at every moment too (``ProgressRewards.reached``); coverage only.
+        group: (N,) group of each episode: tell the grade reached at every moment too (``ProgressRewards.reached``),
+            which no outcome of an episode's own group has a part in, but for the common mean and std; coverage only.
 
     Raises:
         SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for coverage, where it says
@@ -89,11 +91,13 @@ def progress_rewards(
     succeeded = _checked_success(success, len(points))
     known, known_tasks = _reference_set(points, succeeded, tasks, references, covering)
 
+    groups = np.arange(len(points)) if group is None else np.asarray(group)
+    if groups.shape != succeeded.shape:
+        raise SrpoError(f"group has the shape {groups.shape} for {len(points)} embeddings: pass one per episode.")
     reward = succeeded.astype(np.float64)
     distance = np.full(len(points), np.nan)
     n_clusters: dict[Any, int] = {}
-    reached = np.zeros(points.shape[:2]) if covering and curves else None
-    known_from = np.append(np.flatnonzero(succeeded), np.full(len(known) - succeeded.sum(), -1))
+    reached = np.full(points.shape[:2], np.nan) if covering and group is not None else None
     for name in dict.fromkeys(tasks):
         mine = np.array([t == name for t in known_tasks], bool)
         of_task = known[mine]
@@ -110,14 +114,20 @@ def progress_rewards(
             missing = np.stack([1.0 - covered_progress(points[i], of_task, scale) for i in failed])
             d = distance[failed] = missing[:, -1]
             reward[failed] = _grades(formula, alpha, d)
-            if reached is None:
+            if reached is None or not differ(formula, d):
                 continue
-            reached[failed] = _grades(formula, alpha, d, missing)
-            for i in known_from[mine & (known_from >= 0)]:
-                others = few(np.flatnonzero(mine & (known_from != i)))
-                if len(others):
-                    missing = 1.0 - covered_progress(points[i], known[others], scale)
-                    reached[i] = _grades(formula, alpha, d, missing)
+            batch_index = np.append(np.flatnonzero(succeeded), np.full(len(known) - succeeded.sum(), -1))[mine]
+            so_far = dict(zip(failed.tolist(), missing, strict=True))
+            episodes = np.flatnonzero([t == name for t in tasks])
+            for one in np.unique(groups[episodes]):
+                members = episodes[groups[episodes] == one].tolist()
+                others = of_task[~np.isin(batch_index, members)]
+                if not len(others):
+                    continue
+                if len(others) < len(of_task):  # else the group's are all failures, compared already
+                    scale = coverage_scale(others)
+                    so_far |= {i: 1.0 - covered_progress(points[i], others, scale) for i in members}
+                reached[members] = _grades(formula, alpha, d, np.stack([so_far[i] for i in members]))
             continue
         own = siirl and clustering == "dbscan"
         centres = siirl_centres(of_task) if own else success_centres(of_task, clustering)
@@ -135,6 +145,11 @@ def _grades(formula: str, alpha: float, distance: np.ndarray, graded: np.ndarray
     return paper_failure_rewards(distance, alpha, graded)
 
 
+def differ(formula: str, distance: np.ndarray) -> bool:
+    """Whether a task's failures are not all equally far."""
+    return bool(np.ptp(distance) >= 1e-6 if formula == "siirl" else distance.std() > 1e-6 * distance.mean())
+
+
 def paper_failure_rewards(distance: np.ndarray, alpha: float, graded: np.ndarray | None = None) -> np.ndarray:
     """alpha * sigmoid(-(d - mean_d) / std_d), mean and std over the failures of a task (paper, section 3).
 
@@ -150,9 +165,9 @@ def paper_failure_rewards(distance: np.ndarray, alpha: float, graded: np.ndarray
         float64 in (0, alpha), of the shape of ``graded``.
     """
     graded = distance if graded is None else graded
-    mean, std = distance.mean(), distance.std()
-    if std <= 1e-6 * mean:
+    if not differ("paper", distance):
         return np.full(graded.shape, alpha * 0.5)
+    mean, std = distance.mean(), distance.std()
     return alpha * expit((mean - graded) / std)
 
 
@@ -169,8 +184,9 @@ def siirl_failure_rewards(distance: np.ndarray, graded: np.ndarray | None = None
         float64 in (0, 0.6), of the shape of ``graded``; the best failure of several always gets 0.596, a lone one 0.3.
     """
     graded = distance if graded is None else graded
-    span = np.ptp(distance)
-    scaled = np.full(graded.shape, 0.5) if span < 1e-6 else (graded - distance.min()) / span
+    if not differ("siirl", distance):
+        return np.full(graded.shape, 0.6 * 0.5)
+    scaled = (graded - distance.min()) / np.ptp(distance)
     return 0.6 * expit(10.0 * (0.5 - scaled))
 
 
