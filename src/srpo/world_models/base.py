@@ -98,8 +98,16 @@ def evenly(trace: np.ndarray, count: int = MOMENTS) -> np.ndarray:
 
 
 def at_decisions(moment: np.ndarray, decisions: int) -> np.ndarray:
-    """(decisions,): of (count,) numbers that belong to the rows of `evenly` of ``decisions + 1`` frames, the newest at
-    each decision. (The last frame is what the last decision led to.)"""
+    """What is known at each decision of numbers that belong to moments, those that `evenly` takes of an episode's frames:
+    one frame before every decision, and a last one of what the last decision led to.
+
+    Args:
+        moment: (count,), one a moment.
+        decisions: of the episode, D >= 1.
+
+    Returns:
+        (D,), at each decision the number of the newest moment until then.
+    """
     looked = np.linspace(0, decisions, len(moment)).round()
     return moment[np.searchsorted(looked, np.arange(decisions), side="right") - 1]
 
