@@ -8,10 +8,11 @@ by every method, with the settings of ``specialists.py``: no demonstration is cl
 ``--steps`` unless `SOLVED` of its last 32 single attempts (16 a RL step, at initial states not seen before) succeeded.
 Everything is resumable: run it again to continue, or with more ``--steps`` to go on.
 
-"Episodes to 90 %" of a task is the first step at which 29 of its last 32 single attempts succeeded, times 80. Methods
-are compared by the ratio of their sums over the tasks that both have practised, from two tasks on with a bootstrap
-interval over them; where one of a pair is not there, both count no further than it went. Writes
-RESULTS/SUITE/hard_METHOD_SEED, ``hard_start.md`` and ``hard_start.png``.
+"Episodes to 90 %" of a task is the first step at which 29 of its last 32 single attempts, which are sampled, succeeded,
+times 80; "to 90 % held out" the first evaluation in which nine tenths did, by the median, so that ``--steps`` says how
+finely that is known. Methods are compared by the ratio of their sums over the tasks and seeds that both have practised,
+from two on with a bootstrap interval over them; where one of a pair is not there, both count no further than it went.
+Writes RESULTS/SUITE/hard_METHOD_SEED, ``hard_start.md`` and ``hard_start.png``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from suite_results import episodes_of, rows_of, single_outcomes
 
 WINDOW, SOLVED = 32, 30
 LEVELS = (0.5, 0.7, 0.8, 0.9)
+HELD_OUT = 0.9
 TASKS = range(10)
 
 
@@ -54,12 +56,27 @@ def steps_to(outcomes: list[list[int]], level: float) -> int | None:
     return int(there[0]) + 1 if len(there) else None
 
 
-def as_far(pair: tuple[list[list[int]], ...], level: float) -> list[int]:
+def held_out(run: Path) -> dict[int, tuple[int, int]]:
+    """RL steps -> (successes, attempts) of the evaluations that are kept."""
+    found = {}
+    for file in run.glob("eval_*.json"):
+        after = file.stem.removeprefix("eval_")
+        rate = json.loads(file.read_text())["overall"]
+        named = {"before": 0, "after": len(single_attempts(run))}
+        found[named[after] if after in named else int(after)] = (rate["successes"], rate["episodes"])
+    return dict(sorted(found.items()))
+
+
+def steps_to_held_out(run: Path, level: float) -> int | None:
+    """RL steps until the first kept evaluation with a success of ``level``; None if there is none."""
+    return next((steps for steps, (won, n) in held_out(run).items() if won >= level * n), None)
+
+
+def as_far(there: tuple[int | None, ...], lengths: tuple[int, ...]) -> list[int]:
     """RL steps of two runs to a level; of one that never is there, as many as the shorter such run has, and of the
     other no more than that."""
-    there = [steps_to(outcomes, level) for outcomes in pair]
-    limit = min((len(o) for o, s in zip(pair, there, strict=True) if s is None), default=max(map(len, pair)))
-    return [min(s or limit, limit) for s in there]
+    limit = min((n for n, s in zip(lengths, there, strict=True) if s is None), default=max(lengths))
+    return [min(limit if s is None else s, limit) for s in there]
 
 
 def solved(run: Path) -> bool:
@@ -131,13 +148,16 @@ def task_rows(results: Path) -> str:
             cells = [str(80 * s) if s else "-" for s in there]
             lines.append(f"| episodes to {level:.0%} | {' | '.join(cells)} | {sum(map(bool, there))} tasks |")
         lines.append(f"| RL steps | {' | '.join(map(str, lengths))} | {sum(lengths)} |")
+        on_the_way = [", ".join(f"{k}: {won}" for k, (won, _) in held_out(r).items()) for r in runs.values()]
+        lines.append(f"| held out after steps | {' | '.join(on_the_way)} | |")
         lines += [line("after, held out", counts("after")), ""]
     return "\n".join(lines)
 
 
 def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
     """Markdown: the methods' episodes to a level as a share of the baseline's, see the module's docstring."""
-    lines = ["| method, seeds | " + " | ".join(f"to {level:.0%}" for level in LEVELS) + " |", "|---" * 5 + "|"]
+    heads = [f"to {level:.0%}" for level in LEVELS] + [f"to {HELD_OUT:.0%} held out"]
+    lines = ["| method, seeds | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     named = {f.name.removeprefix("hard_").rpartition("_")[0] for f in folders(results)} - {baseline}
     for method in sorted(named):
         pairs, seeds = [], []
@@ -147,13 +167,18 @@ def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
             if name == method and other.is_dir():
                 seeds.append(seed)
                 both = [k for k in TASKS if (folder / f"task_{k}").is_dir() and (other / f"task_{k}").is_dir()]
-                pairs += [tuple(single_attempts(f / f"task_{k}") for f in (folder, other)) for k in both]
+                pairs += [(folder / f"task_{k}", other / f"task_{k}") for k in both]
         if not pairs:
             continue
         cells = []
-        for level in LEVELS:
-            steps = np.array([as_far(pair, level) for pair in pairs], float)
-            missing = [sum(steps_to(pair[i], level) is None for pair in pairs) for i in (0, 1)]
+        for level in (*LEVELS, None):
+            there = [
+                tuple(steps_to(single_attempts(r), level) if level else steps_to_held_out(r, HELD_OUT) for r in pair)
+                for pair in pairs
+            ]
+            lengths = [tuple(len(single_attempts(r)) for r in pair) for pair in pairs]
+            steps = np.array([as_far(s, n) for s, n in zip(there, lengths, strict=True)], float)
+            missing = [sum(s[i] is None for s in there) for i in (0, 1)]
             text = f"{steps[:, 0].sum() / steps[:, 1].sum():.2f}"
             if len(steps) > 1:
                 sums = steps[np.random.default_rng(0).integers(len(steps), size=(draws, len(steps)))].sum(1)

@@ -45,12 +45,14 @@ def test_episodes_to_a_level_and_their_ratio(tmp_path: Path, monkeypatch: pytest
     figures(monkeypatch, tmp_path)
     text = (suite / "hard_start.md").read_text()
     there = "(not there: 0 and 0 of 1)"
-    assert f"| srpo, 0 | 0.67 {there} | 0.50 {there} | 0.75 {there} | 0.60 {there} |" in text
+    # Held out nine tenths after 3 and 5.
+    assert f"| srpo, 0 | 0.67 {there} | 0.50 {there} | 0.75 {there} | 0.60 {there} | 0.60 {there} |" in text
     srpo, grpo = text.split("| srpo, seed 0 |")[1], text.split("| grpo, seed 0 |")[1].split("| srpo, seed 0 |")[0]
     assert "| episodes to 90% | 240 | 1 tasks |" in srpo and "| episodes to 90% | 400 | 1 tasks |" in grpo
     # 64 of the groups and those of the single attempts: 72 + 80 + 79; 64 + 68 + 76 + 80, and 79 in the fifth step.
     assert "every 4 steps | 231 | 231 |" in srpo and "every 4 steps | 288 79 | 367 |" in grpo
     assert "| after, held out | 19 | 19 of 20 [76%, 99%] |" in srpo  # Wilson
+    assert "| held out after steps | 0: 0, 5: 18 | |" in grpo
     assert (suite / "hard_start.png").stat().st_size > 10_000
 
 
@@ -62,6 +64,19 @@ def test_a_run_that_is_not_there_counts_as_long_as_it_lasted(tmp_path: Path, mon
     text = (suite / "hard_start.md").read_text()
     # Half after 1 step, all above after 2; the other lasted 4 steps without.
     assert "| srpo, 1 | 0.25 (not there: 0 and 1 of 1) | 0.50 (not there: 0 and 1 of 1) |" in text
+
+
+def test_the_first_evaluation_with_nine_tenths_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    write_run(suite / "hard_srpo_0/task_3", [0] * 12, before=0, after=17)
+    for steps, won in ((2, 17), (4, 18), (10, 20)):  # in order of their number, not of their name
+        rate = {"overall": {"successes": won, "episodes": 20}}
+        (suite / f"hard_srpo_0/task_3/eval_{steps}.json").write_text(json.dumps(rate))
+    write_run(suite / "hard_grpo_0/task_3", [0] * 8, before=0, after=17)  # not in 8
+    figures(monkeypatch, tmp_path)
+    text = (suite / "hard_start.md").read_text()
+    assert text.splitlines()[2].endswith("| 0.50 (not there: 0 and 1 of 1) |")
+    assert "| held out after steps | 0: 0, 2: 17, 4: 18, 10: 20, 12: 17 | |" in text
 
 
 def test_a_shorter_run_is_not_ahead_for_being_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def evenly(trace: np.ndarray, count: int = MOMENTS) -> np.ndarray:
 
 
 def at_decisions(moment: np.ndarray, decisions: int) -> np.ndarray:
-    """What is known at each decision of numbers that belong to moments, those that `evenly` takes of an episode's frames:
+    """What is known at each decision of numbers that belong to the moments that `evenly` takes of an episode's frames:
     one frame before every decision, and a last one of what the last decision led to.
 
     Args:
