@@ -62,7 +62,7 @@ def held_out(run: Path) -> dict[int, tuple[int, int]]:
     for file in run.glob("eval_*.json"):
         after = file.stem.removeprefix("eval_")
         rate = json.loads(file.read_text())["overall"]
-        named = {"before": 0, "after": len(single_attempts(run))}
+        named = {"before": 0, "after": len(rows_of(run)["episodes"])}
         found[named[after] if after in named else int(after)] = (rate["successes"], rate["episodes"])
     return dict(sorted(found.items()))
 
@@ -179,6 +179,10 @@ def compared(results: Path, baseline: str = "grpo", draws: int = 10_000) -> str:
             lengths = [tuple(len(single_attempts(r)) for r in pair) for pair in pairs]
             steps = np.array([as_far(s, n) for s, n in zip(there, lengths, strict=True)], float)
             missing = [sum(s[i] is None for s in there) for i in (0, 1)]
+            steps = steps[steps.any(1)]  # those that are there before any practice tell nothing
+            if not len(steps):
+                cells.append("-")
+                continue
             text = f"{steps[:, 0].sum() / steps[:, 1].sum():.2f}"
             if len(steps) > 1:
                 sums = steps[np.random.default_rng(0).integers(len(steps), size=(draws, len(steps)))].sum(1)

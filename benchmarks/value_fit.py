@@ -40,16 +40,18 @@ def merged(batches: list[StateRecord]) -> StateRecord:
 
 
 def common_ridge(record: StateRecord, group: np.ndarray, folds: int = 8, ridge: float = 100.0) -> np.ndarray:
-    """(T,): values by one ridge regression for all tasks, each fold of groups by a fit to the others."""
+    """(T,): values by one ridge regression for all tasks, each fold of groups by a fit to the others; of what is still
+    to come where the potential is known, else of the whole reward."""
     reward, fold = record.reward[record.episode], group[record.episode] % folds
-    reached = record.potential if np.isfinite(record.potential).all() else np.zeros(len(reward))
-    design, target = _design([record]), reward - reached
-    values = np.empty(len(target))
-    for f in range(folds):
-        x, y = design[fold != f], target[fold != f]
-        fit = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y - y.mean()))
-        known, seen = reached[fold == f] + y.mean(), reward[fold != f]
-        values[fold == f] = np.clip(known + design[fold == f] @ fit, seen.min(), seen.max())
+    design, values, knows = _design([record]), np.empty(len(reward)), np.isfinite(record.potential)
+    for known in (True, False):
+        reached = np.where(knows & known, record.potential, 0.0)
+        for f in np.unique(fold[knows == known]):
+            mine, others = (fold == f) & (knows == known), (fold != f) & (knows | (not known))
+            x, y = design[others], (reward - reached)[others]
+            fit = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y - y.mean()))
+            seen = reward[fold != f]
+            values[mine] = np.clip(reached[mine] + y.mean() + design[mine] @ fit, seen.min(), seen.max())
     return values
 
 

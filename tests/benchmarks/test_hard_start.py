@@ -79,6 +79,18 @@ def test_the_first_evaluation_with_nine_tenths_counts(tmp_path: Path, monkeypatc
     assert "| held out after steps | 0: 0, 2: 17, 4: 18, 10: 20, 12: 17 | |" in text
 
 
+def test_a_task_that_is_there_before_practice_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "libero_spatial"
+    for method, steps in (("srpo", 2), ("grpo", 4)):
+        write_run(suite / f"hard_{method}_0/task_3", [0] * steps, before=18, after=20)
+    figures(monkeypatch, tmp_path)
+    assert (suite / "hard_start.md").read_text().splitlines()[2].endswith("| - |")
+    for method, steps in (("srpo", 2), ("grpo", 4)):
+        write_run(suite / f"hard_{method}_0/task_5", [0] * steps, before=17, after=20)
+    figures(monkeypatch, tmp_path)
+    assert (suite / "hard_start.md").read_text().splitlines()[2].endswith("| 0.50 (not there: 0 and 0 of 1) |")
+
+
 def test_a_shorter_run_is_not_ahead_for_being_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = tmp_path / "libero_spatial"
     write_run(suite / "hard_srpo_0/task_3", [0, 0], before=0, after=0)

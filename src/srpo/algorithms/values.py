@@ -138,8 +138,9 @@ def cross_fitted_values(
     must be depends on the task.
 
     The episodes of a group are valued by a fit that has seen neither them nor the rest of their fold of groups, so that
-    no outcome leaks into its own baseline, which would bias the gradient. Where the potential is not known, or of no
-    other fold, the whole reward is fitted.
+    no outcome leaks into its own baseline, which would bias the gradient (but by what a potential has of it: its mean
+    and std are those of a task's batch). Where the potential is not known, or of no other fold, the whole reward is
+    fitted.
 
     Args:
         now: the batch whose decisions are valued.
@@ -160,12 +161,12 @@ def cross_fitted_values(
     task = np.concatenate([r.task[r.episode] for r in records])
     fold = np.concatenate([group[now.episode] % _FOLDS, np.full(len(reward) - len(now.decision), -1)])
     values = np.full(len(reward), np.nan)
-    knows = np.isfinite(potential)
-    if knows.any():
-        to_come = (reward - potential)[knows]
-        values[knows] = potential[knows] + _cross_fitted(design[knows], to_come, task[knows], fold[knows], ridge)
-    if (missing := np.isnan(values) & (fold >= 0)).any():
-        values[missing] = _cross_fitted(design, reward, task, fold, ridge)[missing]
+    knows, wanted = np.isfinite(potential), fold >= 0
+    if (knows & wanted).any():
+        reached, known = potential[knows], (design[knows], task[knows], fold[knows], wanted[knows])
+        values[knows] = reached + _cross_fitted(reward[knows] - reached, *known, ridge)
+    if (wanted := wanted & np.isnan(values)).any():
+        values[wanted] = _cross_fitted(reward, design, task, fold, wanted, ridge)[wanted]
     values, knows, reached = values[: len(now.decision)], knows[: len(now.decision)], now.potential
     if np.isnan(values).any():  # a single fold and no history
         values[:] = now.reward.mean() + np.where(knows, reached - reached[knows].mean() if knows.any() else 0.0, 0.0)
@@ -177,9 +178,9 @@ def cross_fitted_values(
 
 
 def _cross_fitted(
-    design: np.ndarray, target: np.ndarray, task: np.ndarray, fold: np.ndarray, ridge: float
+    target: np.ndarray, design: np.ndarray, task: np.ndarray, fold: np.ndarray, wanted: np.ndarray, ridge: float
 ) -> np.ndarray:
-    """(T,) what is expected of the target in the rows of each fold from 0, by the rows of the others; else NaN."""
+    """(T,) what the rows of other folds let expect of the target in those wanted; NaN elsewhere and without any."""
     parts = {
         (f, t): _moments(design[rows], target[rows])
         for f, t in {*zip(fold.tolist(), task.tolist(), strict=True)}
@@ -187,15 +188,15 @@ def _cross_fitted(
     }
     penalty = ridge * np.eye(design.shape[1])
     expected = np.full(len(target), np.nan)
-    for f in np.unique(fold[fold >= 0]):
+    for f in np.unique(fold[wanted]):
         others = {key: m for key, m in parts.items() if key[0] != f}
         if not others:
             continue
         gram, cross, sums, target_sum, count = _sum(others.values())
         mean = target_sum / count
         common = np.linalg.solve(gram + penalty, cross - mean * sums)
-        for t in np.unique(task[fold == f]):
-            mine = np.flatnonzero((fold == f) & (task == t))
+        for t in np.unique(task[wanted & (fold == f)]):
+            mine = np.flatnonzero(wanted & (fold == f) & (task == t))
             coefficients = common
             own = [m for key, m in others.items() if key[1] == t]
             if own and len(own) < len(others):

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import expit
 
 from srpo.rewards.clustering import CLUSTERINGS, cluster_means, success_centres
-from srpo.rewards.coverage import coverage_scale, covered_progress
+from srpo.rewards.coverage import coverage_scale, covered_progress, few
 from srpo.types import SrpoError
 
 FORMULAS = ("paper", "siirl")
@@ -32,8 +32,8 @@ class ProgressRewards:
             nearest centre (squared in the paper's formula); NaN for successes and where the task has no reference.
         n_clusters: task -> number of centres, or of references (coverage); 0 where the task has no reference.
         reached: (N, M) float64, None unless asked for: the grade of a failure that ended at each moment of the episode,
-            by the task's successes in other groups and the references; NaN for a task in which there are none, or no
-            two failures that differ, whose mean and std of d could grade.
+            by the task's successes in other groups and the references; NaN where there are none, and for a task
+            without two failures that differ, whose mean and std of d could grade.
     """
 
     reward: np.ndarray
@@ -79,7 +79,8 @@ def progress_rewards(
             `success_centres`; ``"dbscan"`` means the public code's own one under ``formula="siirl"``.
         references: further successes, from outside this batch: (R embeddings like the others, (R,) tasks).
         group: (N,) group of each episode: tell the grade reached at every moment too (``ProgressRewards.reached``),
-            which no outcome of an episode's own group has a part in, but for the common mean and std; coverage only.
+            which no outcome of an episode's own group has a part in, but for the mean and std of the task's failures,
+            and whether there are two that differ; coverage only.
 
     Raises:
         SrpoError: shapes do not fit, an unknown option, or an embedding that is zero (but for coverage, where it says
@@ -121,10 +122,11 @@ def progress_rewards(
             episodes = np.flatnonzero([t == name for t in tasks])
             for one in np.unique(groups[episodes]):
                 members = episodes[groups[episodes] == one].tolist()
-                others = of_task[~np.isin(batch_index, members)]
-                if not len(others):
+                other = np.flatnonzero(~np.isin(batch_index, members))
+                if not len(other):
                     continue
-                if len(others) < len(of_task):  # else the group's are all failures, compared already
+                if len(other) < len(of_task):  # else the group's are all failures, compared already
+                    others = of_task[few(other)]
                     scale = coverage_scale(others)
                     so_far |= {i: 1.0 - covered_progress(points[i], others, scale) for i in members}
                 reached[members] = _grades(formula, alpha, d, np.stack([so_far[i] for i in members]))
